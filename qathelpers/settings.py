@@ -41,7 +41,7 @@ def max_epochs() -> int | None:
 
 
 def max_images() -> int | None:
-    """Return `QAT_MAX_IMAGES`: an upper limit on the images of either split, which makes a check of the course short."""
+    """Return `QAT_MAX_IMAGES`: an upper limit on the images of a split, which makes a check of the course short."""
     return _count("QAT_MAX_IMAGES")
 
 

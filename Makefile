@@ -1,0 +1,46 @@
+# The course's commands; each sets up .venv first where that has not been done.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+NOTEBOOKS := $(sort $(wildcard notebooks/*.ipynb))
+
+# What a check of the course needs of every training. The notebooks' own cells are run; only these make them shorter.
+SHORT := QAT_MAX_EPOCHS=1 QAT_MAX_IMAGES=2000
+
+.PHONY: run lab test notebooks bench lint clean
+
+run: $(READY)  ## train the three nets and compare them; EPOCHS=n, DATA=auto|cifar10|shapes, ARCH=convnet|lenet
+	$(BIN)/python -m qathelpers run $(if $(EPOCHS),--epochs $(EPOCHS)) $(if $(DATA),--data $(DATA)) $(if $(ARCH),--arch $(ARCH))
+
+lab: $(READY)  ## open the course in JupyterLab
+	$(BIN)/jupyter lab notebooks
+
+test: $(READY) lint  ## all tests, and every notebook executed on a small share of the data
+	@results=$$(mktemp -d) && trap 'rm -rf "$$results"' EXIT && \
+	env $(SHORT) QAT_RESULTS_DIR=$$results \
+	$(BIN)/python -m pytest tests notebooks --nbval-lax --nbval-current-env --nbval-cell-timeout=600 $(PYTEST)
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+notebooks: $(READY)  ## execute all notebooks in place, on the real data, and clean them
+	QAT_DATA=cifar10 $(BIN)/jupyter nbconvert --to notebook --inplace --execute \
+	  --ExecutePreprocessor.store_widget_state=False --ExecutePreprocessor.timeout=1800 $(NOTEBOOKS)
+	$(BIN)/jupyter nbconvert --to notebook --inplace $(NOTEBOOKS) \
+	  --ClearMetadataPreprocessor.enabled=True --ClearMetadataPreprocessor.clear_notebook_metadata=False \
+	  --ClearMetadataPreprocessor.preserve_cell_metadata_mask=tags \
+	  --CoalesceStreamsPreprocessor.enabled=True \
+	  --TagRemovePreprocessor.enabled=True --TagRemovePreprocessor.remove_all_outputs_tags=shows-photographs
+
+bench: $(READY)
+	$(BIN)/python -m qathelpers bench data
+
+clean:  ## remove the environment and the caches, not data or runs
+	rm -rf .venv .pytest_cache .ruff_cache .hypothesis
+
+$(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 10) else "Python 3.10 or newer is needed: make PYTHON=python3.12")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	@touch $(READY)

@@ -1,0 +1,129 @@
+"""The course from a terminal: `python -m qathelpers COMMAND`; `--help` lists the commands."""
+
+from pathlib import Path
+
+import click
+
+from . import bench as benchmarks
+from . import checks, plots, results, settings, weights
+from . import data as datasets
+from .errors import CourseError
+from .nets import ARCHITECTURES, SCHEMES
+
+COURSE_NETS = ("PytorchNN", "TernaryNN", "BinaryNN")
+
+
+class _Commands(click.Group):
+    """Show what a user can mend as a sentence, not as a traceback."""
+
+    def invoke(self, context: click.Context) -> object:
+        try:
+            return super().invoke(context)
+        except CourseError as error:
+            raise click.ClickException(str(error)) from error
+
+
+arch_option = click.option("--arch", type=click.Choice(list(ARCHITECTURES)), default="convnet", show_default=True)
+data_option = click.option("--data", type=click.Choice(datasets.NAMES), help="Default: auto, or QAT_DATA.")
+seed_option = click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+epochs_type = click.IntRange(1)
+
+
+@click.group(cls=_Commands)
+def main() -> None:
+    """Train low-bit neural networks on CIFAR-10."""
+
+
+@main.command()
+@click.option("-n", "--epochs", type=epochs_type, prompt="epochs n")
+@click.option("--name", type=click.Choice(list(SCHEMES)), prompt="model name", help="Which net.")
+@arch_option
+@data_option
+@seed_option
+def train(epochs: int, name: str, arch: str, data: str | None, seed: int) -> None:
+    """Train one net; asks for the epochs and the name when they are not given."""
+    net, history = results.load_or_train(name, datasets.load(data), epochs, arch=arch, seed=seed)
+    print(weights.report(net))
+    if weights.quantized_layers(net):
+        print("\nThe first layer's quantized weights, first filter:")
+        print(weights.quantized(weights.first_layer(net))[0])
+    folder = results.run_folder(history.card["data"], arch)
+    if len(history):
+        _save_plots([history], folder, f"{name}-")
+
+
+@main.command()
+@click.option("-n", "--epochs", type=epochs_type, help="Default: what suits the architecture.")
+@arch_option
+@data_option
+@seed_option
+def run(epochs: int | None, arch: str, data: str | None, seed: int) -> None:
+    """Train PytorchNN, TernaryNN and BinaryNN and compare them."""
+    loaded = datasets.load(data)
+    histories = []
+    for name in COURSE_NETS:
+        net, history = results.load_or_train(name, loaded, epochs or ARCHITECTURES[arch].epochs, arch=arch, seed=seed)
+        print(weights.report(net), end="\n\n")
+        histories.append(history)
+        if len(history) < history.card["epochs"]:
+            raise click.Abort
+    _show(histories, results.run_folder(loaded.name, arch))
+    print(loaded)
+
+
+@main.command()
+@click.argument("folder", type=click.Path(path_type=Path), required=False)
+@click.option("--recorded", is_flag=True, help="The runs that come with the course.")
+@arch_option
+@click.option("--data", type=click.Choice(datasets.NAMES[1:]), default="cifar10", show_default=True)
+def compare(folder: Path | None, recorded: bool, arch: str, data: str) -> None:
+    """Print the table of the runs in FOLDER (default: your own) and draw their two plots."""
+    folder = folder or (results.RECORDED / "results" / data / arch if recorded else results.run_folder(data, arch))
+    histories = results.find_histories(folder)
+    if not histories:
+        raise CourseError(f"There are no runs in {folder}: run `make run`, or compare --recorded.")
+    _show(histories, results.run_folder(data, arch))
+
+
+@main.command()
+@data_option
+def data(data: str | None) -> None:
+    """Find or download the data, verify it and say what is there."""
+    loaded = datasets.load(data)
+    print("classes:", ", ".join(loaded.classes))
+    print("settings: QAT_DATA_DIR", settings.data_dir() or "not set", "| cache", datasets.cache_file())
+
+
+@main.command()
+@click.pass_context
+def check(context: click.Context) -> None:
+    """Check versions, device, data and disk; paste what it prints into a bug report."""
+    if not checks.environment():
+        context.exit(1)
+
+
+@main.group()
+def bench() -> None:
+    """Measure this machine."""
+
+
+@bench.command("data")
+@data_option
+def bench_data(data: str | None) -> None:
+    """Time `Batches` against a DataLoader with the same augmentation."""
+    benchmarks.data(datasets.load(data))
+
+
+def _show(histories: list, folder: Path) -> None:
+    print(results.table(histories).to_string())
+    _save_plots(histories, folder)
+
+
+def _save_plots(histories: list, folder: Path, prefix: str = "") -> None:
+    for draw in (plots.accuracy, plots.loss):
+        print("saved", plots.save(draw(histories), folder / f"{prefix}{draw.__name__}.png"))
+    print("saved", *[path for path in sorted(folder.glob("*.npy"))])
+
+
+if __name__ == "__main__":
+    main(prog_name="python -m qathelpers")

@@ -1,0 +1,87 @@
+"""Mini-batches out of tensors in memory, on the device, augmented a batch at a time.
+
+CIFAR-10 is small enough (0.8 GB normalised and padded) to stay in memory, so there is nothing for worker processes to
+do: a batch is one indexing operation.
+"""
+
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+
+# Per-channel mean and standard deviation of CIFAR-10's training images, as fractions from 0 to 1.
+MEAN = (0.4914, 0.4822, 0.4465)
+STD = (0.2470, 0.2435, 0.2616)
+MAX_SHIFT = 2  # pixels
+
+
+def normalize(images: torch.Tensor) -> torch.Tensor:
+    """Return uint8 images (n, 3, h, w) as float32 with mean 0 and standard deviation 1 on CIFAR-10, channels last."""
+    mean, std = (torch.tensor(values, device=images.device).view(1, 3, 1, 1) * 255 for values in (MEAN, STD))
+    return ((images.float() - mean) / std).to(memory_format=torch.channels_last)
+
+
+class Batches:
+    """A split of the data as mini-batches; `for images, labels in batches.epoch(0)` goes through it once.
+
+    Images are float32 (batch, 3, 32, 32), normalised, channels last; labels are int64 (batch,). With `augment` the
+    order is shuffled, each image is shifted by up to 2 pixels (its border reflected), and flipped in every other epoch,
+    half of the images in the even ones: no image is seen the same way round twice in a row. An epoch's batches follow
+    from `seed` and its number alone, which is why a resumed training repeats them.
+    Source of the alternating flips: K. Jordan, 94% on CIFAR-10 in 3.29 Seconds on a Single GPU (arXiv 2404.00498).
+    """
+
+    def __init__(
+        self,
+        images: torch.Tensor,
+        labels: torch.Tensor,
+        batch_size: int = 256,
+        *,
+        augment: bool = False,
+        seed: int = 0,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        """Normalise uint8 `images` (n, 3, 32, 32) with int64 `labels` (n,) and keep them on `device`.
+
+        Raises ValueError when there are no images, or not as many labels, or the batch size is below 1.
+        """
+        if not len(images) or len(images) != len(labels) or batch_size < 1:
+            raise ValueError(
+                f"need as many labels as images and at least 1 of each and a batch size from 1 up; got {len(images)} "
+                f"images, {len(labels)} labels, batch size {batch_size}"
+            )
+        self.labels = labels.to(device)
+        self.batch_size, self.augment, self.seed = batch_size, augment, seed
+        normalized = normalize(images.to(device))
+        if augment:
+            side = images.shape[-1]
+            padded = F.pad(normalized, [MAX_SHIFT] * 4, mode="reflect").permute(0, 2, 3, 1).contiguous()
+            # (n, 2 s + 1, 2 s + 1, 3, h, w): every image under every shift, a view without a copy
+            self.windows = padded.unfold(1, side, 1).unfold(2, side, 1)
+            self.flipped = torch.rand(len(labels), generator=self._generator(-1)).lt(0.5).to(device)
+        else:
+            self.images = normalized
+
+    def __len__(self) -> int:
+        """Return the number of batches in an epoch; the last one may be smaller."""
+        return -(-len(self.labels) // self.batch_size)
+
+    def epoch(self, number: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Yield the batches of epoch `number`, counted from 0."""
+        if not self.augment:
+            yield from zip(self.images.split(self.batch_size), self.labels.split(self.batch_size), strict=True)
+            return
+        generator = self._generator(number)
+        order = torch.randperm(len(self.labels), generator=generator)
+        shifts = torch.randint(2 * MAX_SHIFT + 1, (2, len(order)), generator=generator)
+        order, shifts = order.to(self.labels.device), shifts.to(self.labels.device)
+        for part, rows, columns in zip(*(t.split(self.batch_size) for t in (order, *shifts)), strict=True):
+            images = self.windows[part, rows, columns]
+            flip = self.flipped[part] ^ bool(number % 2)
+            images[flip] = images[flip].flip(-1)
+            yield images.contiguous(memory_format=torch.channels_last), self.labels[part]
+
+    def _generator(self, epoch: int) -> torch.Generator:
+        # On the CPU, so that a seed gives the same batches on every device. Seeds stay apart by far more epochs
+        # than anybody trains.
+        return torch.Generator().manual_seed(self.seed * 1_000_003 + epoch + 1)

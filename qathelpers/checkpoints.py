@@ -1,0 +1,209 @@
+"""Save and load nets: one .safetensors file each, the card of its training in the header."""
+
+import json
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from . import hardware
+from .data import Data
+from .errors import CourseError
+from .files import write_atomically
+from .history import ROW, History
+from .nets import build
+
+# What may differ between the part of a training before an interruption and the part after it.
+CIRCUMSTANCES = ("device", "hardware", "precision", "versions", "date")
+
+
+def card(net: nn.Module, data: Data, *, epochs: int, seed: int, device: torch.device, recipe: dict) -> dict:
+    """Return what describes a training: net, data, seed and recipe, then the circumstances (`CIRCUMSTANCES`)."""
+    return {
+        "name": getattr(net, "name", type(net).__name__),
+        "arch": getattr(net, "arch", type(net).__name__),
+        "bits": getattr(net, "bits", "unknown"),
+        "weights": sum(parameter.numel() for parameter in net.parameters()),
+        "init_seed": getattr(net, "seed", None),
+        "data": data.name,
+        "train_images": len(data.train_labels),
+        "test_images": len(data.test_labels),
+        "epochs": epochs,
+        "seed": seed,
+        "recipe": recipe,
+        "device": str(device),
+        "hardware": hardware.describe(device),
+        "precision": "bf16" if hardware.bf16_is_fast(device) else "fp32",
+        "versions": hardware.versions(),
+        "date": date.today().isoformat(),
+    }
+
+
+def same_training(one: dict, other: dict) -> bool:
+    """Return whether two cards describe the same training, whatever the circumstances."""
+    return all(one.get(key) == other.get(key) for key in one.keys() | other.keys() if key not in CIRCUMSTANCES)
+
+
+def save(net: nn.Module, path: str | Path, card: dict) -> Path:
+    """Write the weights and the card of `net`; raises CourseError when the folder cannot be written."""
+    return _write(Path(path), net.state_dict(), {"card": card})
+
+
+def read_card(path: str | Path) -> dict:
+    """Return the card in the header of a checkpoint; raises CourseError when the file is missing or damaged."""
+    return _read(Path(path))[1]["card"]
+
+
+def load(path: str | Path, net: nn.Module | None = None) -> nn.Module:
+    """Return the net that `path` holds, or load its weights into `net`, in eval mode.
+
+    Raises CourseError when the file is missing or damaged, or when its weights do not fit `net`.
+    """
+    path = Path(path)
+    tensors, header = _read(path)
+    card = header["card"]
+    net = net or build(card["name"], card["arch"])
+    misfits = _misfits(net, tensors)
+    if misfits:
+        raise CourseError(
+            f"{path} holds a {card['name']} ({card['arch']}), which does not fit this "
+            f"{getattr(net, 'name', type(net).__name__)} ({getattr(net, 'arch', 'own architecture')}): {misfits}; "
+            "build the net that the file is for, or leave the net out."
+        )
+    net.load_state_dict(tensors)
+    return net.eval()
+
+
+@dataclass
+class Resume:
+    """A training after some epoch: rows of its history, state of its net and of its optimizers."""
+
+    rows: np.ndarray
+    net: dict[str, torch.Tensor]
+    optimizers: list[dict[int, dict[str, torch.Tensor]]]
+
+    def restore(self, optimizers: list[torch.optim.Optimizer]) -> None:
+        """Put the saved state into freshly made `optimizers`."""
+        for optimizer, state in zip(optimizers, self.optimizers, strict=True):
+            optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+@dataclass
+class Files:
+    """The files of one run in `folder`: `<name>.npy`, `.json`, `.safetensors` and, until it is done, a resume file."""
+
+    folder: Path
+    name: str
+
+    def __post_init__(self) -> None:
+        """Accept a string as the folder."""
+        self.folder = Path(self.folder)
+
+    @property
+    def history(self) -> Path:
+        """The history's path; its card lies beside it."""
+        return self.folder / f"{self.name}.npy"
+
+    @property
+    def weights(self) -> Path:
+        """The trained net's path."""
+        return self.folder / f"{self.name}.safetensors"
+
+    @property
+    def resume(self) -> Path:
+        """The path of what an interrupted training goes on from."""
+        return self.folder / f"{self.name}.resume.safetensors"
+
+    def finished(self, card: dict) -> History | None:
+        """Return the history of a finished run with this card, or None; a damaged one is named and counts as none."""
+        if not self.history.exists() or not self.weights.exists():
+            return None
+        try:
+            history, weights_card = History.load(self.history), read_card(self.weights)
+        except CourseError as error:
+            print(error)
+            return None
+        complete = len(history) == card["epochs"] and same_training(weights_card, history.card)
+        return history if complete and same_training(history.card, card) else None
+
+    def read_resume(self, card: dict) -> Resume | None:
+        """Return where the training with this card was interrupted, or None, saying so when a file is of no use."""
+        if not self.resume.exists():
+            return None
+        try:
+            tensors, header = _read(self.resume)
+            saved, rows = header["card"], header["rows"]
+            resume = _unflatten(tensors, np.array([tuple(row) for row in rows], ROW))
+        except (CourseError, KeyError, ValueError) as error:
+            print(f"{self.resume} is of no use, the training starts anew ({error}).")
+            return None
+        if not same_training(saved, card):
+            print(f"{self.resume} is of a training with other settings; this one starts anew.")
+            return None
+        return resume
+
+    def write_resume(self, history: History, net: nn.Module, optimizers: list[torch.optim.Optimizer]) -> None:
+        """Save the training as it stands after an epoch; the history is readable meanwhile."""
+        tensors = {f"net.{key}": tensor for key, tensor in net.state_dict().items()}
+        for number, optimizer in enumerate(optimizers):
+            for index, state in optimizer.state_dict()["state"].items():
+                tensors |= {f"optimizer.{number}.{index}.{key}": tensor for key, tensor in state.items()}
+        _write(self.resume, tensors, {"card": history.card, "rows": history.rows.tolist()})
+        history.save(self.history)
+
+    def write_final(self, history: History, net: nn.Module) -> None:
+        """Save the finished run and remove what was there to resume it."""
+        save(net, self.weights, history.card)
+        history.save(self.history)
+        with suppress(FileNotFoundError):
+            self.resume.unlink()
+
+
+def _unflatten(tensors: dict[str, torch.Tensor], rows: np.ndarray) -> Resume:
+    net = {key.removeprefix("net."): tensor for key, tensor in tensors.items() if key.startswith("net.")}
+    optimizers: dict[int, dict] = {}
+    for key, tensor in tensors.items():
+        if key.startswith("optimizer."):
+            _, number, index, name = key.split(".")
+            optimizers.setdefault(int(number), {}).setdefault(int(index), {})[name] = tensor
+    return Resume(rows, net, [optimizers[number] for number in sorted(optimizers)])
+
+
+def _write(path: Path, tensors: dict[str, torch.Tensor], header: dict) -> Path:
+    plain = {key: tensor.detach().cpu().contiguous().clone() for key, tensor in tensors.items()}
+    metadata = {key: json.dumps(value) for key, value in header.items()}
+    write_atomically(path, lambda temporary: save_file(plain, temporary, metadata))
+    return path
+
+
+def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict]:
+    try:
+        with safe_open(path, "pt") as file:
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118, it is no dict
+            header = {key: json.loads(value) for key, value in (file.metadata() or {}).items()}
+    except FileNotFoundError as error:
+        raise CourseError(f"{path} is missing: train the net first, or name another file.") from error
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CourseError(f"{path} is damaged ({error}): delete it and train the net again.") from error
+    if "card" not in header:
+        raise CourseError(f"{path} is not a checkpoint of this course: it has no card.")
+    return tensors, header
+
+
+def _misfits(net: nn.Module, tensors: dict[str, torch.Tensor]) -> str:
+    """Return what of `tensors` does not fit `net`, at most three items, or an empty string."""
+    own = net.state_dict()
+    items = [f"{key} is missing in the file" for key in own if key not in tensors]
+    items += [f"{key} is not in the net" for key in tensors if key not in own]
+    items += [
+        f"{key} is {tuple(tensors[key].shape)} in the file and {tuple(own[key].shape)} in the net"
+        for key in own
+        if key in tensors and own[key].shape != tensors[key].shape
+    ]
+    return "; ".join(items[:3]) + (f" and {len(items) - 3} more" if len(items) > 3 else "")

@@ -1,0 +1,67 @@
+"""The environment check that bug reports ask for, and the checks under the notebooks' exercises."""
+
+import importlib
+import shutil
+import sys
+from collections.abc import Callable
+from importlib import metadata
+
+from . import data, hardware, settings
+from .errors import CourseError
+
+PACKAGES = ("torch", "torchvision", "brevitas", "numpy", "matplotlib", "jupyterlab", "nbval", "ipywidgets")
+NEEDED_GB = 2  # for the data, a download in progress and some runs
+
+
+def environment() -> bool:
+    """Print a line for Python, each package, device, data and disk: [ok], or what to do; return whether all are ok."""
+    checks: list[Callable[[], str]] = [_python, *(_importer(name) for name in PACKAGES), _device, _data, _disk]
+    return all([_line(check) for check in checks])
+
+
+def _line(check: Callable[[], str]) -> bool:
+    try:
+        print("[ok]  ", check())
+    except Exception as error:  # a package that does not import raises anything
+        print("[fix] ", error)
+        return False
+    return True
+
+
+def _python() -> str:
+    return f"Python {sys.version.split()[0]}"
+
+
+def _importer(name: str) -> Callable[[], str]:
+    def check() -> str:
+        try:
+            importlib.import_module(name)
+        except Exception as error:
+            raise CourseError(f"{name} does not import ({error}): run `pip install -e .` in the course.") from error
+        return f"{name} {metadata.version(name)}"
+
+    return check
+
+
+def _device() -> str:
+    device = hardware.best_device()
+    return f"{device} ({hardware.describe(device)}), {'bf16' if hardware.bf16_is_fast(device) else 'fp32'}"
+
+
+def _data() -> str:
+    if data.cache_file().exists():
+        return f"CIFAR-10 in the cache ({data.cache_file()})"
+    own = settings.data_dir()
+    if own is None:
+        return "CIFAR-10 not here yet: it is downloaded when first used, or set QAT_DATA_DIR to a folder with a copy"
+    if not own.is_dir():
+        raise CourseError(f"QAT_DATA_DIR is {own}, which is no folder: set it to a folder with a copy, or unset it.")
+    return f"CIFAR-10 will be read from QAT_DATA_DIR ({own})"
+
+
+def _disk() -> str:
+    folder = settings.course_dir()
+    free = shutil.disk_usage(folder).free / 1e9
+    if free < NEEDED_GB:
+        raise CourseError(f"{free:.1f} GB free in {folder}: free {NEEDED_GB} GB, or set QAT_CACHE_DIR elsewhere.")
+    return f"{free:.0f} GB free in {folder}"

@@ -1,0 +1,186 @@
+"""The nets: an architecture, written once, and a scheme that says what is quantized how.
+
+PytorchNN, TernaryNN and BinaryNN differ in nothing but the quantizers. That is the experiment.
+"""
+
+from dataclasses import dataclass, replace
+
+import brevitas.nn as qnn
+import torch
+from torch import nn
+
+from . import quantizers as q
+from .errors import CourseError
+from .recipe import Recipe
+
+ENDS_SUFFIX = "-8bit-ends"  # a scheme's variant that keeps the first and the last layer's weights at 8 bits
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """What is quantized how: `bits` as the field writes it, and the quantizers (None: float)."""
+
+    name: str
+    bits: str
+    weight: type | None = None
+    activation: type | None = None
+    ends: type | None = None  # of the weights of the first and the last layer
+
+    def conv(self, inputs: int, outputs: int, kernel: int, end: bool = False, **options) -> nn.Module:
+        """Return a convolution without bias whose weights are quantized; a BatchNorm is to follow."""
+        quantizer = self.ends if end else self.weight
+        if quantizer is None:
+            return nn.Conv2d(inputs, outputs, kernel, bias=False, **options)
+        return qnn.QuantConv2d(inputs, outputs, kernel, bias=False, weight_quant=quantizer, **options)
+
+    def linear(self, inputs: int, outputs: int, end: bool = False) -> nn.Module:
+        """Return a linear layer without bias whose weights are quantized; a BatchNorm is to follow."""
+        quantizer = self.ends if end else self.weight
+        if quantizer is None:
+            return nn.Linear(inputs, outputs, bias=False)
+        return qnn.QuantLinear(inputs, outputs, bias=False, weight_quant=quantizer)
+
+    def act(self) -> nn.Module:
+        """Return the activation: ReLU, quantized where the scheme says so, or the sign for binary activations."""
+        if self.activation is None:
+            return nn.ReLU()
+        if self.activation is q.BinaryActivation:
+            return qnn.QuantIdentity(act_quant=self.activation)
+        return qnn.QuantReLU(act_quant=self.activation)
+
+
+def _schemes() -> dict[str, Scheme]:
+    plain = [
+        Scheme("PytorchNN", "W32A32"),
+        Scheme("TernaryNN", "W1.58A32", q.TernaryWeight),
+        Scheme("BinaryNN", "W1A32", q.BinaryWeight),
+        Scheme("XnorNN", "W1A1", q.BinaryWeight, q.BinaryActivation),
+        Scheme("Int2NN", "W2A2", q.Int2Weight, q.Int2Activation),
+        Scheme("Int4NN", "W4A4", q.Int4Weight, q.Int4Activation),
+        Scheme("Int8NN", "W8A8", q.Int8Weight, q.Int8Activation),
+    ]
+    schemes = [replace(scheme, ends=scheme.weight) for scheme in plain]
+    wide_ends = [
+        replace(scheme, name=scheme.name + ENDS_SUFFIX, ends=q.Int8Weight)
+        for scheme in plain
+        if scheme.weight not in (None, q.Int8Weight)
+    ]
+    return {scheme.name: scheme for scheme in schemes + wide_ends}
+
+
+SCHEMES = _schemes()
+
+
+class LeNet(nn.Module):
+    """The size of the original experiment: two convolutions, three linear layers, 62 k weights.
+
+    Trained as the original was, on the images as they are: without augmentation the float net learns them by heart.
+    """
+
+    epochs = 100
+    recipe = Recipe(augment=False, label_smoothing=0.0)
+
+    def __init__(self, scheme: Scheme) -> None:
+        """Build the net with the quantizers of `scheme`."""
+        super().__init__()
+        self.features = nn.Sequential(
+            scheme.conv(3, 6, 5, end=True),
+            nn.MaxPool2d(2),
+            nn.BatchNorm2d(6),
+            scheme.act(),
+            scheme.conv(6, 16, 5),
+            nn.MaxPool2d(2),
+            nn.BatchNorm2d(16),
+            scheme.act(),
+        )
+        self.classifier = nn.Sequential(
+            nn.Flatten(),
+            scheme.linear(16 * 5 * 5, 120),
+            nn.BatchNorm1d(120),
+            scheme.act(),
+            scheme.linear(120, 84),
+            nn.BatchNorm1d(84),
+            scheme.act(),
+            scheme.linear(84, 10, end=True),
+            nn.BatchNorm1d(10),
+        )
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Return logits (n, 10) of normalised images (n, 3, 32, 32)."""
+        return self.classifier(self.features(images))
+
+
+class Block(nn.Module):
+    """Two convolutions of 3 x 3; a pooling after the first one, a skip around the second one.
+
+    What goes from block to block is not yet activated: with binary activations the skip carries what signs cannot.
+    Source of such skips: Liu et al., Bi-Real Net (arXiv 1808.00278).
+    """
+
+    def __init__(self, scheme: Scheme, inputs: int, outputs: int, pool: int) -> None:
+        """Build a block that divides height and width by `pool`."""
+        super().__init__()
+        self.widen = nn.Sequential(
+            scheme.act(),
+            scheme.conv(inputs, outputs, 3, padding=1),
+            nn.MaxPool2d(pool),
+            nn.BatchNorm2d(outputs),
+        )
+        self.refine = nn.Sequential(
+            scheme.act(),
+            scheme.conv(outputs, outputs, 3, padding=1),
+            nn.BatchNorm2d(outputs),
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return features (n, outputs, h / pool, w / pool) of features (n, inputs, h, w)."""
+        x = self.widen(x)
+        return x + self.refine(x)
+
+
+class ConvNet(nn.Module):
+    """A residual net made to train fast on a CPU: 0.53 M weights, 14 million multiplications an image.
+
+    The first convolution moves in steps of two pixels, so that no other one sees more than 16 x 16 positions. A
+    BatchNorm follows every layer, the last one too: it makes logits of the right size out of weights of any scale.
+    """
+
+    epochs = 4
+    recipe = Recipe()
+
+    def __init__(self, scheme: Scheme) -> None:
+        """Build the net with the quantizers of `scheme`."""
+        super().__init__()
+        self.stem = nn.Sequential(scheme.conv(3, 24, 4, end=True, stride=2, padding=1), nn.BatchNorm2d(24))
+        self.blocks = nn.Sequential(Block(scheme, 24, 48, 2), Block(scheme, 48, 96, 2), Block(scheme, 96, 160, 1))
+        self.head = nn.Sequential(
+            nn.AdaptiveMaxPool2d(1),
+            nn.Flatten(),
+            scheme.act(),
+            scheme.linear(160, 10, end=True),
+            nn.BatchNorm1d(10),
+        )
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Return logits (n, 10) of normalised images (n, 3, 32, 32)."""
+        return self.head(self.blocks(self.stem(images)))
+
+
+ARCHITECTURES: dict[str, type[nn.Module]] = {"lenet": LeNet, "convnet": ConvNet}
+
+
+def build(name: str, arch: str = "convnet", seed: int = 0) -> nn.Module:
+    """Return a new net of scheme `name` and architecture `arch`, initialized from `seed`.
+
+    The net carries `name`, `arch`, `bits`, `seed` and the `recipe` it is best trained with. The latent weights of all
+    schemes start from the same values. Raises CourseError listing the names when there is no such scheme or
+    architecture.
+    """
+    for value, known, kind in ((name, SCHEMES, "net"), (arch, ARCHITECTURES, "architecture")):
+        if value not in known:
+            raise CourseError(f"There is no {kind} {value!r}: choose one of {', '.join(known)}.")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        net = ARCHITECTURES[arch](SCHEMES[name])
+    net.name, net.arch, net.bits, net.seed = name, arch, SCHEMES[name].bits, seed
+    return net

@@ -1,0 +1,148 @@
+"""Every picture of the course; one colour a net, everywhere the same."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib.pyplot  # noqa: F401  with it Jupyter learns to show a Figure as a picture
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import nn
+
+from . import weights
+from .history import History
+
+# Okabe and Ito's palette, which colour-blind readers can tell apart (jfly.uni-koeln.de/color).
+COLOURS = {
+    "PytorchNN": "#000000",
+    "TernaryNN": "#0072B2",
+    "BinaryNN": "#D55E00",
+    "XnorNN": "#CC79A7",
+    "Int2NN": "#009E73",
+    "Int4NN": "#56B4E9",
+    "Int8NN": "#E69F00",
+}
+
+
+def colour(name: str) -> str:
+    """Return the colour of a net; variants share their net's, and nets of the reader's own are grey."""
+    return COLOURS.get(name.split("-")[0], "#777777")
+
+
+def accuracy(histories: Sequence[History]) -> Figure:
+    """Draw accuracy over the epochs: training dashed, test solid."""
+    return _curves(histories, "acc", "accuracy")
+
+
+def loss(histories: Sequence[History]) -> Figure:
+    """Draw the loss over the epochs: training dashed, test solid."""
+    return _curves(histories, "loss", "cross-entropy (nats)")
+
+
+def _curves(histories: Sequence[History], column: str, label: str) -> Figure:
+    figure, axes = _axes(6.4, 4)
+    for history in histories:
+        for split, style in (("train", "--"), ("test", "-")):
+            values = history[f"{split}_{column}"]
+            marker = "o" if len(values) < 20 else None
+            axes.plot(
+                history["epoch"],
+                values,
+                style,
+                color=colour(history.name),
+                label=f"{history.name} {split}",
+                marker=marker,
+                markersize=3,
+            )
+    axes.set(xlabel="epoch", ylabel=label, title=_title(histories))
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize="small")
+    return figure
+
+
+def _title(histories: Sequence[History]) -> str:
+    cards = [history.card for history in histories]
+    data = " and ".join(
+        sorted({"CIFAR-10" if c["data"] == "cifar10" else f"{c['data']} (not CIFAR-10)" for c in cards})
+    )
+    return f"{data}, {' and '.join(sorted({c['arch'] for c in cards}))}"
+
+
+def latent_weights(net: nn.Module, layer: str | None = None) -> Figure:
+    """Draw a histogram of a layer's latent weights, its quantized levels as lines; the first layer by default.
+
+    The height of a level's line is the share of weights on it. Raises ValueError when there is no such layer.
+    """
+    modules = dict(net.named_modules())
+    if layer is not None and layer not in modules:
+        raise ValueError(f"the net has no layer {layer!r}; quantized ones: {', '.join(weights.quantized_layers(net))}")
+    module = weights.first_layer(net) if layer is None else modules[layer]
+    name = next(key for key, value in modules.items() if value is module)
+    figure, axes = _axes(6.4, 3.6)
+    own = colour(getattr(net, "name", ""))
+    axes.hist(weights.latent(module).flatten().numpy(), bins=60, color=own, alpha=0.4, label="latent weights")
+    axes.set(xlabel="weight", ylabel="latent weights a bin", title=f"{getattr(net, 'name', 'net')}, {name}")
+    if module in weights.quantized_layers(net).values():
+        _draw_levels(axes.twinx(), weights.quantized(module), own)
+    return figure
+
+
+def _draw_levels(axes: Axes, values: torch.Tensor, own: str) -> None:
+    levels, counts = values.unique(return_counts=True)
+    axes.vlines(levels.numpy(), 0, (counts / values.numel()).numpy(), color=own, linewidth=2, label="quantized levels")
+    axes.set(ylabel="share of weights on a level", ylim=(0, 1))
+    axes.legend(loc="upper right", fontsize="small")
+
+
+def confusion(labels: torch.Tensor, guesses: torch.Tensor, classes: Sequence[str], title: str = "") -> Figure:
+    """Draw how often (in %) images of a class (row) were taken for each class (column); int64 (n,) both."""
+    counts = np.zeros((len(classes), len(classes)))
+    np.add.at(counts, (labels.numpy(), guesses.numpy()), 1)
+    percent = 100 * counts / counts.sum(1, keepdims=True).clip(1)
+    figure, axes = _axes(5.6, 5)
+    axes.imshow(percent, cmap="Blues", vmin=0, vmax=100)
+    ticks = range(len(classes))
+    axes.set_xticks(ticks, classes, rotation=45, ha="right")
+    axes.set_yticks(ticks, classes)
+    axes.set(xlabel="taken for", ylabel="is", title=title)
+    for row in ticks:
+        for column in ticks:
+            dark = percent[row, column] > 50
+            axes.text(
+                column,
+                row,
+                f"{percent[row, column]:.0f}",
+                ha="center",
+                va="center",
+                fontsize="small",
+                color="white" if dark else "black",
+            )
+    return figure
+
+
+def pictures(images: torch.Tensor, titles: Sequence[str], columns: int = 10) -> Figure:
+    """Draw uint8 images (n, 3, 32, 32) in rows of `columns`, each under its title."""
+    rows = -(-len(images) // columns)
+    figure = Figure(figsize=(columns, 1.25 * rows), layout="constrained")
+    for index, (image, title) in enumerate(zip(images, titles, strict=True)):
+        axes = figure.add_subplot(rows, columns, index + 1)
+        axes.imshow(image.permute(1, 2, 0).numpy())
+        axes.set_title(title, fontsize="x-small")
+        axes.axis("off")
+    return figure
+
+
+def save(figure: Figure, path: str | Path) -> Path:
+    """Write a figure as a .png file and return its path."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=120)
+    return path
+
+
+def _axes(width: float, height: float) -> tuple[Figure, Axes]:
+    # A Figure made without pyplot belongs to nobody: notebooks show it once, and none piles up in memory.
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.add_subplot()

@@ -1,0 +1,101 @@
+"""Runs on disk: train or load one, find them, compare them in a table."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+import pandas as pd
+import torch
+from torch import nn
+
+from . import checkpoints, hardware, settings
+from .batches import normalize
+from .data import Data
+from .errors import CourseError
+from .history import History
+from .nets import SCHEMES, build
+from .training import Recipe, fit
+
+RECORDED = settings.PACKAGE.parent / "data"  # results/ and checkpoints/ that come with the course
+
+# The table that this course grew from: accuracies after 100 epochs of small nets with Brevitas.
+ORIGINAL = {"PytorchNN": (0.98, 0.57), "TernaryNN": (0.62, 0.56), "BinaryNN": (0.55, 0.51)}
+
+
+def run_folder(data_name: str, arch: str) -> Path:
+    """Return where the runs of an architecture on a data set are saved; never two data sets in one folder."""
+    return settings.results_dir() / data_name / arch
+
+
+def load_or_train(
+    name: str, data: Data, epochs: int, *, arch: str = "convnet", seed: int = 0, recipe: Recipe | None = None
+) -> tuple[nn.Module, History]:
+    """Return a trained net and its history: loaded if exactly this run was finished before, else trained now.
+
+    Prints a line saying which. Raises CourseError as `build` and `fit` do.
+    """
+    net = build(name, arch, seed=seed)
+    recipe = recipe or net.recipe
+    epochs = min(epochs, settings.max_epochs() or epochs)
+    device = hardware.best_device()
+    files = checkpoints.Files(run_folder(data.name, arch), name)
+    card = checkpoints.card(net, data, epochs=epochs, seed=seed, device=device, recipe=asdict(recipe))
+    history = files.finished(card)
+    if history is not None:
+        print(f"{name}: loaded from {files.weights}; delete that file to train again")
+        return checkpoints.load(files.weights, net.to(device)), history
+    print(f"{name}: training for {epochs} epochs on {card['hardware']}")
+    return net, fit(net, data, epochs, recipe=recipe, seed=seed, device=device, folder=files.folder)
+
+
+def recorded_histories(arch: str, data_name: str = "cifar10") -> list[History]:
+    """Return the histories that come with the course."""
+    return find_histories(RECORDED / "results" / data_name / arch)
+
+
+def recorded_net(name: str, arch: str = "convnet", data_name: str = "cifar10") -> nn.Module:
+    """Return a net that comes with the course, trained; raises CourseError listing the names that there are."""
+    folder = RECORDED / "checkpoints" / data_name / arch
+    names = sorted(path.stem for path in folder.glob("*.safetensors"))
+    if name not in names:
+        raise CourseError(f"No {name} ({arch}) is recorded; there are: {', '.join(names) or 'none'}.")
+    return checkpoints.load(folder / f"{name}.safetensors")
+
+
+def find_histories(folder: str | Path) -> list[History]:
+    """Return the histories in `folder`, in the order of `nets.SCHEMES`, others behind; empty ones are left out."""
+    order = list(SCHEMES)
+    histories = [History.load(path) for path in sorted(Path(folder).glob("*.npy"))]
+    return sorted((h for h in histories if len(h)), key=lambda h: (*order, h.name).index(h.name))
+
+
+def table(histories: list[History]) -> pd.DataFrame:
+    """Return a row a run: accuracies of the last epoch (0 to 1), epochs, minutes, data set, hardware.
+
+    Raises CourseError when the histories are of several data sets, which no table may mix.
+    """
+    data = {history.card["data"] for history in histories}
+    if len(data) > 1:
+        raise CourseError(f"These runs are of {' and '.join(sorted(data))}: compare runs of one data set.")
+    rows = [
+        {
+            "net": history.name,
+            "bits": history.card["bits"],
+            "train": round(float(history["train_acc"][-1]), 4),
+            "test": round(float(history["test_acc"][-1]), 4),
+            "epochs": len(history),
+            "minutes": round(float(history["seconds"].sum()) / 60, 1),
+            "seed": history.card["seed"],
+            "data": history.card["data"],
+            "hardware": history.card["hardware"],
+        }
+        for history in histories
+    ]
+    return pd.DataFrame(rows).set_index("net") if rows else pd.DataFrame()
+
+
+@torch.no_grad()
+def predict(net: nn.Module, images: torch.Tensor, batch_size: int = 1000) -> torch.Tensor:
+    """Return the logits (n, 10), on the CPU, of uint8 `images` (n, 3, 32, 32), in eval mode."""
+    net.eval()
+    device = next(net.parameters()).device
+    return torch.cat([net(normalize(part.to(device))).float().cpu() for part in images.split(batch_size)])

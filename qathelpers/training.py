@@ -1,0 +1,171 @@
+"""`fit`: the one training loop of the course, read from top to bottom."""
+
+import math
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from tqdm import tqdm
+
+from . import checkpoints, hardware, settings, weights
+from .batches import Batches
+from .data import Data
+from .errors import CourseError
+from .history import History
+from .muon import Muon
+from .recipe import Recipe
+
+__all__ = ["History", "Recipe", "evaluate", "fit"]
+
+
+def fit(
+    net: nn.Module,
+    data: Data,
+    epochs: int,
+    *,
+    recipe: Recipe | None = None,
+    seed: int = 0,
+    device: str | torch.device | None = None,
+    folder: str | Path | None = None,
+) -> History:
+    """Train `net` in place on the training images of `data` and return its history.
+
+    `recipe` defaults to the net's own, `device` to the fastest there is. `seed` decides order, shifts and flips. With
+    `folder` it saves there `<name>.npy` and `.json` (the history), `<name>.safetensors` (the weights), and after each
+    epoch `<name>.resume.safetensors`, from which the same call goes on: on a CPU bit for bit as if never interrupted.
+    Interrupted by Ctrl-C or the notebook's stop button it returns the history so far.
+    Raises CourseError when the loss is no longer a number or `folder` cannot be written, ValueError for `epochs` < 1.
+    """
+    if epochs < 1:
+        raise ValueError(f"epochs is {epochs}; train for 1 or more")
+    epochs = min(epochs, settings.max_epochs() or epochs)
+    recipe = recipe or getattr(net, "recipe", Recipe())
+    device = torch.device(device or hardware.best_device())
+    history = History(checkpoints.card(net, data, epochs=epochs, seed=seed, device=device, recipe=asdict(recipe)))
+    files = checkpoints.Files(folder, history.name) if folder else None
+
+    net.to(device, memory_format=torch.channels_last)
+    resumed = files.read_resume(history.card) if files else None
+    if resumed:
+        net.load_state_dict(resumed.net)  # before the optimizers are made: Brevitas may replace parameters in it
+        history.rows = resumed.rows
+        print(f"{history.name}: resumed after epoch {len(history)} of {epochs}")
+    optimizers = make_optimizers(net, recipe)
+    if resumed:
+        resumed.restore(optimizers)
+
+    train = Batches(
+        data.train_images, data.train_labels, recipe.batch_size, augment=recipe.augment, seed=seed, device=device
+    )
+    test = Batches(data.test_images, data.test_labels, 1000, device=device)
+    try:
+        for epoch in range(len(history), epochs):
+            start = time.perf_counter()
+            train_loss, train_acc = _train_epoch(net, train, epoch, epochs, optimizers, recipe)
+            test_loss, test_acc = evaluate(net, test)
+            seconds = time.perf_counter() - start
+            history.append(
+                epoch=epoch + 1,
+                train_loss=train_loss,
+                train_acc=train_acc,
+                test_loss=test_loss,
+                test_acc=test_acc,
+                seconds=seconds,
+            )
+            print(
+                f"{history.name} epoch {epoch + 1}/{epochs}: train loss {train_loss:.3f} acc {train_acc:.4f}, "
+                f"test loss {test_loss:.3f} acc {test_acc:.4f}, {seconds:.1f} s",
+                flush=True,
+            )
+            if files:
+                files.write_resume(history, net, optimizers)
+    except KeyboardInterrupt:
+        print(f"{history.name}: stopped in epoch {len(history) + 1} of {epochs}; epochs 1 to {len(history)} are kept")
+    _warn_of_dead_layers(net)
+    if files and len(history) == epochs:
+        files.write_final(history, net)
+    return history
+
+
+def make_optimizers(net: nn.Module, recipe: Recipe) -> list[torch.optim.Optimizer]:
+    """Return Muon for the weights and SGD for what has one dimension or none."""
+    parameters = list(net.parameters())
+    matrices = [p for p in parameters if p.ndim > 1]
+    vectors = [p for p in parameters if p.ndim <= 1]
+    optimizers = []
+    if matrices:
+        optimizers.append(Muon(matrices, recipe.lr))
+    if vectors:
+        optimizers.append(torch.optim.SGD(vectors, recipe.vector_lr, momentum=0.85, nesterov=True))
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["initial_lr"] = group["lr"]
+    return optimizers
+
+
+def _train_epoch(
+    net: nn.Module,
+    batches: Batches,
+    epoch: int,
+    epochs: int,
+    optimizers: list[torch.optim.Optimizer],
+    recipe: Recipe,
+) -> tuple[float, float]:
+    """Go through `batches` once and return the mean loss and accuracy in training."""
+    net.train()
+    total_loss, right, seen = 0.0, 0, 0
+    bar = _progress(batches.epoch(epoch), len(batches), f"epoch {epoch + 1}/{epochs}")
+    for step, (images, labels) in enumerate(bar, start=epoch * len(batches)):
+        progress = step / (epochs * len(batches))
+        for optimizer in optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = group["initial_lr"] * (1 - (1 - recipe.final) * progress)
+
+        with hardware.autocast(images.device):
+            logits = net(images).float()
+        loss = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
+        loss.backward()
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
+
+        seen += len(labels)
+        right += (logits.argmax(1) == labels).sum().item()
+        total_loss += loss.item() * len(labels)
+        if not math.isfinite(total_loss):
+            raise CourseError(
+                f"The loss is no longer a number in step {step + 1} (epoch {epoch + 1}): look at weights.report(net) "
+                f"for a broken quantizer, or train again with a smaller lr than {recipe.lr}."
+            )
+    return total_loss / seen, right / seen
+
+
+@torch.no_grad()
+def evaluate(net: nn.Module, batches: Batches) -> tuple[float, float]:
+    """Return the mean cross-entropy (nats) and the accuracy (0 to 1) of `net` on `batches`, in eval mode."""
+    net.eval()
+    total_loss, right, seen = 0.0, 0, 0
+    for images, labels in batches.epoch(0):
+        with hardware.autocast(images.device):
+            logits = net(images).float()
+        total_loss += F.cross_entropy(logits, labels, reduction="sum").item()
+        right += (logits.argmax(1) == labels).sum().item()
+        seen += len(labels)
+    return total_loss / seen, right / seen
+
+
+def _progress(batches: Iterator, count: int, title: str) -> tqdm:
+    """Return a bar that disappears when done, shown in terminals and notebooks, not in log files."""
+    shown = sys.stdout.isatty() or "ipykernel" in sys.modules
+    return tqdm(batches, title, count, leave=False, file=sys.stdout, disable=not shown, mininterval=0.5, ncols=80)
+
+
+def _warn_of_dead_layers(net: nn.Module) -> None:
+    for line in weights.report(net).splitlines():
+        if line.startswith("Warning"):
+            print(line)
