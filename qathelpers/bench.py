@@ -43,7 +43,7 @@ def data(loaded: Data, batch_size: int = 256) -> float:
     The loader works as one over torchvision.datasets.CIFAR10 does, without worker processes.
     """
     start = time.perf_counter()
-    ours = batches.Batches(loaded.train_images, loaded.train_labels, batch_size, augment=True)
+    ours = batches.Batches(loaded.train_images, loaded.train_labels, batch_size, shuffle=True, augment=True)
     print(f"preparing Batches, once: {time.perf_counter() - start:.2f} s")
     theirs = DataLoader(_Pictures(loaded), batch_size, shuffle=True)
     times = alternate({"Batches": lambda: ours.epoch(1), "DataLoader": lambda: iter(theirs)})

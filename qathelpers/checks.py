@@ -1,9 +1,10 @@
 """The environment check that bug reports ask for, and the checks under the notebooks' exercises."""
 
 import importlib
+import math
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import metadata
 
 from . import data, hardware, settings
@@ -11,6 +12,13 @@ from .errors import CourseError
 
 PACKAGES = ("torch", "torchvision", "brevitas", "numpy", "matplotlib", "jupyterlab", "nbval", "ipywidgets")
 NEEDED_GB = 2  # for the data, a download in progress and some runs
+
+
+def setup() -> None:
+    """Print versions and device: every notebook's first output."""
+    versions = ", ".join(f"{name} {version}" for name, version in hardware.versions().items())
+    device = hardware.best_device()
+    print(f"{versions}; trains on {device} ({hardware.describe(device)})")
 
 
 def environment() -> bool:
@@ -65,3 +73,43 @@ def _disk() -> str:
     if free < NEEDED_GB:
         raise CourseError(f"{free:.1f} GB free in {folder}: free {NEEDED_GB} GB, or set QAT_CACHE_DIR elsewhere.")
     return f"{free:.0f} GB free in {folder}"
+
+
+def number(name: str, answer: object, expected: float, *, hint: str, tolerance: float = 0.005) -> bool:
+    """Say whether an exercise's `answer` is `expected` up to a relative `tolerance`; return whether it is."""
+    try:
+        value = float(answer)
+    except (TypeError, ValueError, RuntimeError):  # RuntimeError: a tensor of several elements
+        return _verdict(name, answer, None if answer is None else "a number is wanted", hint)
+    near = math.isclose(value, expected, rel_tol=tolerance, abs_tol=1e-9)
+    return _verdict(name, answer, "" if near else f"{value:g} is too {'large' if value > expected else 'small'}", hint)
+
+
+def sequence(name: str, answer: object, expected: Sequence[int], *, hint: str) -> bool:
+    """Say whether an exercise's `answer` has the numbers `expected`, in this order; return whether it has."""
+    try:
+        values = [float(value) for value in answer]
+    except (TypeError, ValueError):
+        return _verdict(name, answer, None if answer is None else "a list of numbers is wanted", hint)
+    right = values == [float(value) for value in expected]
+    same = sorted(values) == sorted(map(float, expected))
+    problem = "the order is another one" if same else f"{answer} is not it"
+    return _verdict(name, answer, "" if right else problem, hint)
+
+
+def text(name: str, answer: object, expected: str, *, hint: str) -> bool:
+    """Say whether an exercise's `answer` is the word `expected`, whatever its case; return whether it is."""
+    if not isinstance(answer, str):
+        return _verdict(name, answer, None if answer is None else "a word in quotes is wanted", hint)
+    right = answer.strip().lower() == expected.lower()
+    return _verdict(name, answer, "" if right else f"{answer!r} is not it", hint)
+
+
+def _verdict(name: str, answer: object, problem: str | None, hint: str) -> bool:
+    if answer is None:
+        print(f"{name}: not answered yet. Hint: {hint}")
+    elif problem:
+        print(f"{name}: not yet, {problem}. Hint: {hint}")
+    else:
+        print(f"{name}: solved.")
+    return answer is not None and not problem

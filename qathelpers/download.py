@@ -7,6 +7,7 @@ import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.error import URLError
 
 from tqdm.auto import tqdm
 
@@ -62,7 +63,7 @@ def fetch(verify: Callable[[readers.Arrays, str], None]) -> readers.Arrays:
                 arrays = mirror.read(files)
             verify(arrays, f"the copy from {mirror.name}")
         except Exception as error:  # whatever is wrong with one mirror, the next one may do
-            reason = getattr(error, "reason", error)
+            reason = error.reason if type(error) is URLError else error
             answers.append(f"{mirror.name}: {reason}")
             print(f"CIFAR-10 from {mirror.name}: {reason}")
         else:

@@ -1,0 +1,28 @@
+"""Every test starts without the user's settings, with caches and runs in folders of its own."""
+
+import os
+
+import pytest
+import torch
+
+from qathelpers import shapes
+from qathelpers.data import Data
+
+
+@pytest.fixture(autouse=True)
+def clean_settings(monkeypatch, tmp_path):
+    for variable in [name for name in os.environ if name.startswith("QAT_")]:
+        monkeypatch.delenv(variable)
+    monkeypatch.setenv("QAT_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setenv("QAT_RESULTS_DIR", str(tmp_path / "runs"))
+
+
+@pytest.fixture(scope="session")
+def tiny():
+    """400 training and 200 test images of the stand-in."""
+    return Data(*shapes.make(400, 200), shapes.CLASSES, "shapes")
+
+
+@pytest.fixture(scope="session")
+def images():
+    return torch.randint(0, 256, (20, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))

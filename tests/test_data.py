@@ -1,0 +1,145 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from qathelpers import data, download
+from qathelpers.errors import CourseError
+
+from .test_readers import arrays, write_batches  # noqa: F401, a fixture
+
+TENSORS = ("train_images", "train_labels", "test_images", "test_labels")
+
+
+@pytest.fixture
+def small_cifar(arrays, monkeypatch, tmp_path):  # noqa: F811
+    """A CIFAR-10 of 60 images: its fingerprints take the place of the real ones; QAT_DATA_DIR has a copy."""
+    for split in data.FINGERPRINTS:
+        images, labels = (torch.from_numpy(arrays[f"{split}_{kind}"]) for kind in ("images", "labels"))
+        monkeypatch.setitem(data.FINGERPRINTS, split, data.fingerprint(images, labels))
+    write_batches(tmp_path / "copy", arrays)
+    monkeypatch.setenv("QAT_DATA_DIR", str(tmp_path / "copy"))
+    return arrays
+
+
+@pytest.fixture
+def no_network(monkeypatch):
+    monkeypatch.setattr(download, "MIRRORS", [])
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 100))
+def test_the_fingerprint_knows_content_not_order(images, seed):
+    labels = torch.arange(20) % 10
+    order = torch.randperm(20, generator=torch.Generator().manual_seed(seed))
+    expected = data.fingerprint(images, labels)
+    assert data.fingerprint(images[order], labels[order]) == expected
+    changed = images.clone()
+    changed[seed % 20, 1, 2, 3] ^= 1
+    assert data.fingerprint(changed, labels) != expected
+    assert data.fingerprint(images, labels.roll(1)) != expected
+
+
+def test_the_users_copy_is_read_verified_and_cached(small_cifar, monkeypatch, capsys):
+    first = data.load("cifar10")
+    assert first.name == "cifar10" and len(first.classes) == 10
+    assert torch.equal(first.train_images, torch.from_numpy(small_cifar["train_images"]))
+    assert "CIFAR-10: 50 training and 10 test images" in capsys.readouterr().out
+    monkeypatch.setenv("QAT_DATA_DIR", "/nowhere")
+    second = data.load("cifar10")
+    assert all(torch.equal(getattr(first, name), getattr(second, name)) for name in TENSORS)
+
+
+def test_a_wrong_copy_is_refused_by_name(small_cifar, tmp_path, monkeypatch):
+    small_cifar = small_cifar | {"test_labels": small_cifar["test_labels"][::-1]}
+    write_batches(tmp_path / "wrong", small_cifar)
+    monkeypatch.setenv("QAT_DATA_DIR", str(tmp_path / "wrong"))
+    with pytest.raises(CourseError, match=r"wrong is not CIFAR-10: the content of its 10 test images"):
+        data.load()
+    assert not data.cache_file().exists()
+
+
+@pytest.mark.parametrize("damage", [lambda c: c[:-100], lambda c: c[:-1] + bytes([c[-1] ^ 1]), lambda c: b""])
+def test_a_damaged_cache_is_named_and_fetched_again(small_cifar, capsys, damage):
+    data.load("cifar10")
+    data.cache_file().write_bytes(damage(data.cache_file().read_bytes()))
+    again = data.load("cifar10")
+    assert f"{data.cache_file()} is damaged and will be fetched again" in capsys.readouterr().out
+    assert torch.equal(again.train_images, torch.from_numpy(small_cifar["train_images"]))
+    data.load("cifar10")
+    assert "damaged" not in capsys.readouterr().out
+
+
+def test_without_copy_and_network_auto_gives_shapes_and_says_so(no_network, monkeypatch, capsys):
+    monkeypatch.setenv("QAT_MAX_IMAGES", "30")
+    loaded = data.load()
+    assert loaded.name == "shapes" and len(loaded.train_labels) == len(loaded.test_labels) == 30
+    assert "NOT CIFAR-10" in capsys.readouterr().out
+
+
+def test_without_copy_and_network_cifar10_says_what_to_do(no_network):
+    with pytest.raises(CourseError, match="set QAT_DATA_DIR to a folder with a copy"):
+        data.load("cifar10")
+
+
+def test_a_wrong_name_lists_the_right_ones():
+    with pytest.raises(CourseError, match="auto, cifar10, shapes"):
+        data.load("mnist")
+
+
+def test_a_wrong_limit_is_named(monkeypatch):
+    monkeypatch.setenv("QAT_MAX_IMAGES", "many")
+    with pytest.raises(ValueError, match="QAT_MAX_IMAGES is 'many'"):
+        data.load("shapes")
+
+
+def test_a_cache_that_cannot_be_written_does_not_stop_anybody(small_cifar, tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setenv("QAT_CACHE_DIR", str(tmp_path / "file" / "cache"))
+    assert data.load("cifar10").name == "cifar10"
+    assert "set QAT_CACHE_DIR to another" in capsys.readouterr().out
+
+
+SCRIPT = """
+import sys, torch
+from qathelpers import data
+data.FINGERPRINTS.update(zip(("train", "test"), sys.argv[1:]))
+print(data.load("cifar10").train_images.sum().item())
+"""
+
+
+def test_two_processes_at_once(small_cifar):
+    arguments = [sys.executable, "-c", SCRIPT, *data.FINGERPRINTS.values()]
+    processes = [subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    outputs = [process.communicate()[0].split()[-1] for process in processes]
+    assert outputs == [str(small_cifar["train_images"].sum())] * 2
+    assert {path.name for path in data.cache_file().parent.iterdir()} <= {"cifar10.safetensors", ".lock"}
+
+
+def test_the_validation_split_is_taken_from_the_training_set(tiny):
+    split = tiny.validation_split(100)
+    assert torch.equal(torch.cat([split.train_images, split.test_images]), tiny.train_images)
+    for size in (0, 400):
+        with pytest.raises(ValueError, match="aside"):
+            tiny.validation_split(size)
+
+
+COPY = os.environ.get("QAT_DATA_DIR")
+
+
+@pytest.mark.skipif(not COPY, reason="set QAT_DATA_DIR to a copy of CIFAR-10 to read it here")
+def test_the_real_cifar10(monkeypatch):
+    monkeypatch.setenv("QAT_DATA_DIR", str(Path(COPY).resolve()))
+    loaded = data.load("cifar10")
+    assert loaded.train_images.shape == (50_000, 3, 32, 32) and loaded.test_images.shape == (10_000, 3, 32, 32)
+    assert torch.bincount(loaded.train_labels).tolist() == [5000] * 10
+    pixels = loaded.train_images.double() / 255
+    from qathelpers.batches import MEAN, STD
+
+    assert pixels.mean((0, 2, 3)).tolist() == pytest.approx(MEAN, abs=1e-4)
+    assert pixels.permute(1, 0, 2, 3).flatten(1).std(1).tolist() == pytest.approx(STD, abs=1e-4)

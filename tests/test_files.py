@@ -1,0 +1,71 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from qathelpers import checkpoints, nets
+from qathelpers.errors import CourseError
+from qathelpers.files import write_atomically
+
+
+def test_the_old_content_stays_when_writing_fails(tmp_path):
+    path = tmp_path / "file"
+    path.write_text("old")
+
+    def half(temporary):
+        temporary.write_text("ne")
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(CourseError, match=r"file could not be written \(No space left on device\): free some space"):
+        write_atomically(path, half)
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_an_unwritable_place_is_named(tmp_path):
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(CourseError, match="QAT_RESULTS_DIR"):
+        write_atomically(tmp_path / "file" / "x.npy", lambda path: path.write_text("x"))
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs Linux's /dev/full")
+def test_a_full_disk_is_named(tmp_path):
+    with pytest.raises(CourseError, match="No space left"):
+        write_atomically(tmp_path / "x", lambda _: Path("/dev/full").write_text("x" * 100_000))
+
+
+def test_safetensors_word_for_a_failure_is_understood(tmp_path, monkeypatch):
+    from safetensors import SafetensorError
+
+    def full(*arguments):
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(checkpoints, "save_file", full)
+    with pytest.raises(CourseError, match="No space left"):
+        checkpoints.save(nets.build("BinaryNN", "lenet"), tmp_path / "x.safetensors", {"name": "BinaryNN"})
+
+
+WRITER = """
+import sys, torch
+from pathlib import Path
+from safetensors.torch import save_file
+from qathelpers.files import write_atomically
+for i in range(60):
+    tensor = torch.full((20_000,), float(sys.argv[2]))
+    write_atomically(Path(sys.argv[1]), lambda path: save_file({"x": tensor}, path))
+"""
+
+
+def test_two_writers_never_leave_half_of_each(tmp_path):
+    from safetensors.torch import load_file
+
+    path = tmp_path / "x.safetensors"
+    writers = [subprocess.Popen([sys.executable, "-c", WRITER, str(path), str(value)]) for value in (1, 2)]
+    while any(writer.poll() is None for writer in writers):
+        if path.exists():
+            assert len(load_file(path)["x"].unique()) == 1
+    assert [writer.returncode for writer in writers] == [0, 0]
+    assert torch.isin(load_file(path)["x"].unique(), torch.tensor([1.0, 2.0])).all()

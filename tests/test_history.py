@@ -1,0 +1,56 @@
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from qathelpers.errors import CourseError
+from qathelpers.history import ROW, History
+
+
+def history(epochs=3):
+    result = History({"name": "BinaryNN", "data": "shapes"})
+    for epoch in range(epochs):
+        result.append(epoch=epoch + 1, train_loss=1.5, train_acc=0.1, test_loss=2.0, test_acc=0.2, seconds=1.0)
+    return result
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(values=st.lists(st.floats(0, 1e6), max_size=5))
+def test_what_is_loaded_is_what_was_saved(tmp_path, values):
+    saved = History({"name": "Üx", "epochs": 3})
+    for v in values:
+        saved.append(epoch=1, train_loss=v, train_acc=v, test_loss=v, test_acc=v, seconds=v)
+    loaded = History.load(saved.save(tmp_path / "h.npy"))
+    assert loaded.card == saved.card and np.array_equal(loaded.rows, saved.rows)
+
+
+def test_the_npy_is_a_plain_structured_array(tmp_path):
+    rows = np.load(history().save(tmp_path / "h.npy"), allow_pickle=False)
+    assert rows.dtype == ROW and rows["test_acc"].tolist() == [0.2] * 3
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(keep=st.floats(0, 0.999))
+def test_a_truncated_file_is_named(tmp_path, keep):
+    path = history().save(tmp_path / "h.npy")
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * keep)])
+    with pytest.raises(CourseError, match=r"h\.npy"):
+        History.load(path)
+
+
+def test_missing_foreign_and_pickled_files_are_refused(tmp_path):
+    with pytest.raises(CourseError, match="missing"):
+        History.load(tmp_path / "none.npy")
+    path = history().save(tmp_path / "h.npy")
+    np.save(path, np.zeros(3))
+    with pytest.raises(CourseError, match="not a history"):
+        History.load(path)
+    np.save(path, np.array([{"a": 1}]), allow_pickle=True)
+    with pytest.raises(CourseError, match=r"h\.npy is damaged"):
+        History.load(path)
+
+
+def test_an_unknown_column_lists_the_known_ones():
+    with pytest.raises(KeyError, match="train_acc"):
+        history()["accuracy"]

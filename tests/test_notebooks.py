@@ -1,0 +1,101 @@
+"""The form of the notebooks; nbval executes them (see the Makefile)."""
+
+from pathlib import Path
+
+import nbformat
+import pytest
+
+FOLDER = Path(__file__).parent.parent / "notebooks"
+PATHS = sorted(FOLDER.glob("*.ipynb"))
+MAX_BYTES = 1_000_000
+FIRST, LAST = "After this notebook you can", "What we have seen"
+
+
+def sources(notebook, kind):
+    return [cell.source for cell in notebook.cells if cell.cell_type == kind]
+
+
+@pytest.fixture(params=PATHS, ids=lambda path: path.stem)
+def path(request):
+    return request.param
+
+
+@pytest.fixture
+def notebook(path):
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)
+    return notebook
+
+
+def bullets(text):
+    return [line for line in text.splitlines() if line.startswith("- ")]
+
+
+def test_the_course_has_its_notebooks():
+    numbers = [path.name[:2] for path in PATHS]
+    assert len(numbers) == len(set(numbers))
+    assert {"00", "01", "03", "04", "05"} <= set(numbers)
+
+
+def test_skeleton(path, notebook):
+    texts = sources(notebook, "markdown")
+    opening = texts[0]
+    assert opening.startswith(f"# {path.name[:2]} ")
+    assert FIRST in opening and "**Time:**" in opening
+    assert "CPU" in opening.split("**Time:**")[1] and "T4" in opening.split("**Time:**")[1]
+    seen = next(text for text in texts if f"## {LAST}" in text).split(LAST)[1].split("## ")[0]
+    assert 3 <= len(bullets(opening)) <= 5
+    assert len(bullets(seen)) == len(bullets(opening))
+    for heading in ("## Exercises", "## Further reading"):
+        assert any(heading in text for text in texts), heading
+
+
+def test_the_setup_cell_is_the_same_everywhere(notebook):
+    first = nbformat.read(PATHS[0], as_version=4)
+    assert sources(notebook, "code")[0] == sources(first, "code")[0]
+
+
+def test_exercises_have_visible_checks(notebook):
+    checked = [source for source in sources(notebook, "code") if "checks." in source and "= None" in source]
+    assert len(checked) >= 2
+    assert all("hint=" in source for source in checked)
+
+
+def test_cells_are_short(notebook):
+    codes = sources(notebook, "code")
+    assert max(len(source.splitlines()) for source in codes) <= 30
+    assert sorted(len(source.splitlines()) for source in codes)[len(codes) // 2] <= 8
+    for source in codes:
+        assert all(len(line) <= 88 for line in source.splitlines()), source
+
+
+def test_it_is_executed_top_to_bottom_and_clean(path, notebook):
+    assert path.stat().st_size < MAX_BYTES
+    assert "widgets" not in notebook.metadata
+    counts = [cell.execution_count for cell in notebook.cells if cell.cell_type == "code"]
+    assert counts == list(range(1, len(counts) + 1))
+    outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
+    assert not [output for output in outputs if output.output_type == "error"]
+    assert not [output for output in outputs if output.get("name") == "stderr"]
+    assert not [o for o in outputs if "application/vnd.jupyter.widget-view+json" in o.get("data", {})]
+    text = "".join(str(output.get("text", "")) for output in outputs)
+    assert "\r" not in text
+    assert "/home/" not in text and "/root/" not in text and "/work/" not in text
+
+
+def test_its_results_are_of_the_real_data(notebook):
+    text = "".join(str(o.get("text", "")) for c in notebook.cells if c.cell_type == "code" for o in c.outputs)
+    assert "CIFAR-10: 50,000 training and 10,000 test images" in text
+    assert "NOT CIFAR-10" not in text
+
+
+def test_photographs_are_not_in_the_file(notebook):
+    for cell in notebook.cells:
+        if cell.cell_type == "code" and ("pictures(" in cell.source or "imshow" in cell.source):
+            assert "shows-photographs" in cell.metadata.get("tags", [])
+            assert not cell.outputs
+
+
+def test_deterministic_cells_are_compared(notebook):
+    if notebook.cells[0].source.startswith(("# 00", "# 03", "# 04")):
+        assert any("nbval-check-output" in cell.metadata.get("tags", []) for cell in notebook.cells)

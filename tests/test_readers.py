@@ -1,0 +1,117 @@
+import io
+import pickle
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from qathelpers import readers
+from qathelpers.errors import CourseError
+
+
+@pytest.fixture(scope="session")
+def arrays():
+    rng = np.random.default_rng(0)
+    make = lambda n: (rng.integers(0, 256, (n, 3, 32, 32), np.uint8), np.arange(n) % 10)  # noqa: E731
+    return dict(zip(("train_images", "train_labels", "test_images", "test_labels"), make(50) + make(10), strict=True))
+
+
+def write_batches(folder, arrays):
+    folder.mkdir(parents=True)
+    parts = {f"data_batch_{i + 1}": ("train", slice(i * 10, i * 10 + 10)) for i in range(5)}
+    for name, (split, part) in (parts | {"test_batch": ("test", slice(None))}).items():
+        content = {
+            b"data": arrays[f"{split}_images"][part].reshape(-1, 3072),
+            b"labels": arrays[f"{split}_labels"][part].tolist(),
+        }
+        (folder / name).write_bytes(pickle.dumps(content, protocol=4))
+
+
+def png(image):
+    file = io.BytesIO()
+    Image.fromarray(image.transpose(1, 2, 0)).save(file, "PNG")
+    return file.getvalue()
+
+
+def write_pngs(folder, arrays):
+    for split in ("train", "test"):
+        for i, (image, label) in enumerate(zip(arrays[f"{split}_images"], arrays[f"{split}_labels"], strict=True)):
+            path = folder / split / readers.CLASSES[label] / f"{i}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(png(image))
+
+
+def content(arrays):
+    return {
+        split: sorted(
+            (int(y), x.tobytes()) for x, y in zip(arrays[f"{split}_images"], arrays[f"{split}_labels"], strict=True)
+        )
+        for split in ("train", "test")
+    }
+
+
+def test_official_files_and_class_folders_give_the_same_images(tmp_path, arrays):
+    write_batches(tmp_path / "a" / "cifar-10-batches-py", arrays)
+    write_pngs(tmp_path / "b" / "cifar10", arrays)
+    for place in ("a", "a/cifar-10-batches-py", "b", "b/cifar10"):
+        assert content(readers.read_folder(tmp_path / place)) == content(arrays), place
+
+
+def test_parquet_files(tmp_path, arrays):
+    files = []
+    for split in ("train", "test"):
+        column = [{"bytes": png(image), "path": None} for image in arrays[f"{split}_images"]]
+        table = pa.table({"img": column, "label": arrays[f"{split}_labels"]})
+        files.append(tmp_path / f"{split}.parquet")
+        pyarrow.parquet.write_table(table, files[-1])
+    assert content(readers.read_parquets(files)) == content(arrays)
+
+
+def test_a_folder_without_a_copy_says_what_it_needs(tmp_path):
+    with pytest.raises(CourseError, match="holds no CIFAR-10: set QAT_DATA_DIR"):
+        readers.read_folder(tmp_path)
+
+
+def test_a_missing_file_is_named(tmp_path, arrays):
+    write_batches(tmp_path / "x", arrays)
+    (tmp_path / "x" / "data_batch_4").unlink()
+    with pytest.raises(CourseError, match=r"data_batch_4 of .*x is missing or damaged"):
+        readers.read_folder(tmp_path / "x")
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(keep=st.floats(0, 0.999), name=st.sampled_from(["data_batch_1", "test_batch"]))
+def test_a_truncated_file_is_named(tmp_path_factory, arrays, keep, name):
+    folder = tmp_path_factory.mktemp("x") / "y"
+    write_batches(folder, arrays)
+    whole = (folder / name).read_bytes()
+    (folder / name).write_bytes(whole[: int(len(whole) * keep)])
+    with pytest.raises(CourseError, match=name):
+        readers.read_folder(folder)
+
+
+class Harmful:
+    def __reduce__(self):
+        return print, ("code in a data file ran",)
+
+
+def test_a_pickle_that_would_run_code_is_refused(tmp_path, arrays, capsys):
+    write_batches(tmp_path / "x", arrays)
+    (tmp_path / "x" / "data_batch_2").write_bytes(pickle.dumps({b"data": Harmful()}))
+    with pytest.raises(CourseError, match=r"data_batch_2 .*UnpicklingError: it wants builtins\.print"):
+        readers.read_folder(tmp_path / "x")
+    assert "ran" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("damage", "reason"), [(lambda p: p[:40], "not a readable image"), (None, "16 x 16 pixels")])
+def test_a_damaged_png_is_named(tmp_path, arrays, damage, reason):
+    write_pngs(tmp_path, arrays)
+    path = tmp_path / "train" / "cat" / "3.png"
+    small = png(np.zeros((3, 16, 16), np.uint8))
+    path.write_bytes(damage(path.read_bytes()) if damage else small)
+    with pytest.raises(CourseError, match=rf"cat/3\.png .*{reason}"):
+        readers.read_folder(tmp_path)

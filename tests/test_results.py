@@ -1,0 +1,70 @@
+import pytest
+
+from qathelpers import results
+from qathelpers.errors import CourseError
+from qathelpers.history import History
+
+
+def history(name, data="shapes", accuracy=0.5):
+    card = {"name": name, "arch": "lenet", "bits": "W1A32", "data": data, "seed": 0, "hardware": "a laptop"}
+    result = History(card)
+    for epoch, test_acc in enumerate((0.9, accuracy)):
+        result.append(epoch=epoch + 1, train_loss=1, train_acc=0.6, test_loss=1, test_acc=test_acc, seconds=30)
+    return result
+
+
+def test_the_table_shows_the_last_epoch_not_the_best():
+    row = results.table([history("BinaryNN", accuracy=0.51)]).loc["BinaryNN"]
+    assert (row["train"], row["test"], row["epochs"], row["minutes"]) == (0.6, 0.51, 2, 1.0)
+    assert row["hardware"] == "a laptop" and row["data"] == "shapes"
+
+
+def test_two_data_sets_never_share_a_table():
+    with pytest.raises(CourseError, match="cifar10 and shapes"):
+        results.table([history("BinaryNN"), history("TernaryNN", "cifar10")])
+
+
+def test_histories_are_found_in_the_order_of_the_course(tmp_path):
+    for name in ("BinaryNN", "Mine", "PytorchNN", "TernaryNN"):
+        history(name).save(tmp_path / f"{name}.npy")
+    names = [h.name for h in results.find_histories(tmp_path)]
+    assert names == ["PytorchNN", "TernaryNN", "BinaryNN", "Mine"]
+
+
+def test_a_finished_run_is_loaded_and_other_settings_are_trained(tiny, capsys):
+    first_net, first = results.load_or_train("BinaryNN", tiny, 1, arch="lenet")
+    assert "training for 1 epochs" in capsys.readouterr().out
+    net, again = results.load_or_train("BinaryNN", tiny, 1, arch="lenet")
+    assert "loaded from" in capsys.readouterr().out
+    assert (again.rows == first.rows).all()
+    images = tiny.test_images
+    assert (results.predict(net, images) == results.predict(first_net, images)).all()
+    _, other = results.load_or_train("BinaryNN", tiny, 2, arch="lenet")
+    assert len(other) == 2
+
+
+def test_what_comes_with_the_course_is_readable():
+    for arch in ("convnet", "lenet"):
+        names = [h.name for h in results.recorded_histories(arch)]
+        assert {"PytorchNN", "TernaryNN", "BinaryNN"} <= set(names)
+    table = results.table(results.recorded_histories("convnet"))
+    assert (table["data"] == "cifar10").all()
+
+
+@pytest.mark.parametrize("name", ["PytorchNN", "TernaryNN", "BinaryNN"])
+def test_recorded_nets_are_those_of_the_recorded_histories(name):
+    net = results.recorded_net(name)
+    assert net.name == name and not net.training
+
+
+def test_a_net_that_is_not_recorded_lists_those_that_are():
+    with pytest.raises(CourseError, match="BinaryNN"):
+        results.recorded_net("TrinaryNN")
+
+
+def test_the_readme_shows_the_recorded_accuracies():
+    text = (results.RECORDED.parent / "README.md").read_text()
+    for arch in ("convnet", "lenet"):
+        for h in results.recorded_histories(arch):
+            row = f"| {h.name} | {h['train_acc'][-1]:.3f} | {h['test_acc'][-1]:.3f} |"
+            assert row in text, row

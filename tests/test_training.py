@@ -1,0 +1,161 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from qathelpers import checkpoints, nets, training
+from qathelpers.errors import CourseError
+from qathelpers.history import History
+from qathelpers.recipe import Recipe
+
+RECIPE = Recipe(batch_size=64)
+
+
+def lenet(name="BinaryNN"):
+    return nets.build(name, "lenet")
+
+
+def test_fit_learns_and_returns_a_row_an_epoch(tiny, capsys):
+    history = training.fit(lenet("PytorchNN"), tiny, 8, recipe=replace(RECIPE, augment=False), device="cpu")
+    assert history["epoch"].tolist() == list(range(1, 9))
+    assert history["train_acc"][-1] > 0.5 > history["train_acc"][0]
+    assert history["train_loss"][-1] < history["train_loss"][0]
+    assert (history["seconds"] > 0).all()
+    lines = [line for line in capsys.readouterr().out.splitlines() if "epoch" in line]
+    assert len(lines) == 8 and "train loss" in lines[0] and "test loss" in lines[0]
+
+
+def test_the_statistics_are_those_of_the_net_that_comes_out(tiny):
+    net = lenet()
+    history = training.fit(net, tiny, 1, recipe=RECIPE, device="cpu")
+    test = training.Batches(tiny.test_images, tiny.test_labels, 1000)
+    loss, accuracy = training.evaluate(net, test)
+    assert history["test_loss"][-1] == loss and history["test_acc"][-1] == accuracy
+
+
+@pytest.mark.parametrize("name", ["BinaryNN", "Int2NN"])
+def test_an_interrupted_training_resumes_bit_for_bit(tiny, tmp_path, monkeypatch, name):
+    whole_net, net = lenet(name), lenet(name)
+    whole = training.fit(whole_net, tiny, 4, recipe=RECIPE, device="cpu", folder=tmp_path / "whole")
+
+    original, calls = training.evaluate, []
+
+    def evaluate_then_stop(*arguments):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return original(*arguments)
+
+    monkeypatch.setattr(training, "evaluate", evaluate_then_stop)
+    part = training.fit(net, tiny, 4, recipe=RECIPE, device="cpu", folder=tmp_path / "part")
+    assert len(part) == 2
+    assert len(History.load(tmp_path / "part" / f"{name}.npy")) == 2
+    monkeypatch.undo()
+
+    fresh = lenet(name)
+    rest = training.fit(fresh, tiny, 4, recipe=RECIPE, device="cpu", folder=tmp_path / "part")
+    for column in ("epoch", "train_loss", "train_acc", "test_loss", "test_acc"):
+        assert np.array_equal(whole[column], rest[column]), column
+    for key, value in whole_net.state_dict().items():
+        assert torch.equal(value, fresh.state_dict()[key]), key
+    assert not list((tmp_path / "part").glob("*.resume.*"))
+
+
+SCRIPT = """
+import sys
+from qathelpers import nets, shapes, training
+from qathelpers.data import Data
+from qathelpers.recipe import Recipe
+data = Data(*shapes.make(400, 200), shapes.CLASSES, "shapes")
+net = nets.build("TernaryNN", "lenet")
+training.fit(net, data, 30, recipe=Recipe(batch_size=64), device="cpu", folder=sys.argv[1])
+"""
+
+
+def test_kill_9_loses_nothing_but_the_epoch_under_way(tmp_path):
+    def start(folder):
+        return subprocess.Popen([sys.executable, "-c", SCRIPT, folder], stdout=subprocess.PIPE, text=True)
+
+    assert start(tmp_path / "whole").wait() == 0
+    process = start(tmp_path / "killed")
+    for line in process.stdout:
+        if "epoch 5/" in line:
+            time.sleep(0.1)
+            os.kill(process.pid, signal.SIGKILL)
+            break
+    process.wait()
+    assert 5 <= len(History.load(tmp_path / "killed" / "TernaryNN.npy")) < 30
+    again = start(tmp_path / "killed")
+    assert "resumed after epoch" in again.communicate()[0]
+    whole, killed = (History.load(tmp_path / folder / "TernaryNN.npy") for folder in ("whole", "killed"))
+    for column in ("train_loss", "train_acc", "test_loss", "test_acc"):
+        assert np.array_equal(whole[column], killed[column]), column
+
+
+def test_other_settings_start_anew_and_say_so(tiny, tmp_path, capsys, monkeypatch):
+    training.fit(lenet(), tiny, 2, recipe=RECIPE, device="cpu", folder=tmp_path)
+    files = checkpoints.Files(tmp_path, "BinaryNN")
+    history = History.load(files.history)
+    files.write_resume(history, lenet(), [])
+    training.fit(lenet(), tiny, 1, recipe=RECIPE, seed=7, device="cpu", folder=tmp_path)
+    assert "other settings" in capsys.readouterr().out
+
+
+def test_a_damaged_resume_file_is_named(tiny, tmp_path, capsys):
+    (tmp_path / "BinaryNN.resume.safetensors").write_bytes(b"half a fi")
+    history = training.fit(lenet(), tiny, 1, recipe=RECIPE, device="cpu", folder=tmp_path)
+    assert len(history) == 1
+    assert "BinaryNN.resume.safetensors is of no use" in capsys.readouterr().out
+
+
+class Exploding(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(3072, 10)
+
+    def forward(self, images):
+        return self.layer(images.flatten(1)) * torch.inf
+
+
+def test_a_loss_that_is_no_number_stops_with_a_sentence(tiny):
+    with pytest.raises(CourseError, match="no longer a number in step 1"):
+        training.fit(Exploding(), tiny, 1, device="cpu")
+
+
+def test_a_net_of_ones_own_trains_with_the_default_recipe(tiny):
+    net = nn.Sequential(nn.Flatten(), nn.Linear(3072, 10))
+    history = training.fit(net, tiny, 1, device="cpu")
+    assert history.name == "Sequential" and history.card["recipe"]["lr"] == Recipe().lr
+
+
+def test_a_dead_net_is_warned_of(tiny, capsys):
+    import brevitas.nn as qnn
+    from brevitas.quant import SignedTernaryWeightPerTensorConst as Shipped
+
+    net = nn.Sequential(nn.Flatten(), qnn.QuantLinear(3072, 10, bias=True, weight_quant=Shipped))
+    training.fit(net, tiny, 1, recipe=replace(RECIPE, lr=0.0), device="cpu")
+    assert "Warning: 1 is dead" in capsys.readouterr().out
+
+
+def test_epochs_from_1_up(tiny):
+    with pytest.raises(ValueError, match="1 or more"):
+        training.fit(lenet(), tiny, 0)
+
+
+def test_max_epochs_shortens_every_training(tiny, monkeypatch):
+    monkeypatch.setenv("QAT_MAX_EPOCHS", "1")
+    assert len(training.fit(lenet(), tiny, 5, recipe=RECIPE, device="cpu")) == 1
+
+
+def test_the_card_says_what_was_done_on_what(tiny):
+    card = training.fit(lenet(), tiny, 1, recipe=RECIPE, device="cpu", seed=4).card
+    assert (card["name"], card["arch"], card["bits"], card["seed"]) == ("BinaryNN", "lenet", "W1A32", 4)
+    assert (card["data"], card["train_images"], card["epochs"]) == ("shapes", 400, 1)
+    assert card["hardware"] and card["versions"]["torch"] and card["date"]
