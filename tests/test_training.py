@@ -75,7 +75,7 @@ from qathelpers.data import Data
 from qathelpers.recipe import Recipe
 data = Data(*shapes.make(400, 200), shapes.CLASSES, "shapes")
 net = nets.build("TernaryNN", "lenet")
-training.fit(net, data, 30, recipe=Recipe(batch_size=64), device="cpu", folder=sys.argv[1])
+training.fit(net, data, 10, recipe=Recipe(batch_size=64), device="cpu", folder=sys.argv[1])
 """
 
 
@@ -86,12 +86,12 @@ def test_kill_9_loses_nothing_but_the_epoch_under_way(tmp_path):
     assert start(tmp_path / "whole").wait() == 0
     process = start(tmp_path / "killed")
     for line in process.stdout:
-        if "epoch 5/" in line:
+        if "epoch 3/" in line:
             time.sleep(0.1)
             os.kill(process.pid, signal.SIGKILL)
             break
     process.wait()
-    assert 5 <= len(History.load(tmp_path / "killed" / "TernaryNN.npy")) < 30
+    assert 3 <= len(History.load(tmp_path / "killed" / "TernaryNN.npy")) < 10
     again = start(tmp_path / "killed")
     assert "resumed after epoch" in again.communicate()[0]
     whole, killed = (History.load(tmp_path / folder / "TernaryNN.npy") for folder in ("whole", "killed"))
