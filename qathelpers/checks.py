@@ -6,6 +6,7 @@ import shutil
 import sys
 from collections.abc import Callable, Sequence
 from importlib import metadata
+from pathlib import Path
 
 from . import data, hardware, settings
 from .errors import CourseError
@@ -58,7 +59,7 @@ def _device() -> str:
 
 def _data() -> str:
     if data.cache_file().exists():
-        return f"CIFAR-10 in the cache ({data.cache_file()})"
+        return f"CIFAR-10 in the cache, {_short(data.cache_file())}"
     own = settings.data_dir()
     if own is None:
         return "CIFAR-10 not here yet: it is downloaded when first used, or set QAT_DATA_DIR to a folder with a copy"
@@ -67,49 +68,53 @@ def _data() -> str:
     return f"CIFAR-10 will be read from QAT_DATA_DIR ({own})"
 
 
+def _short(path: Path) -> Path:
+    """Return `path` as seen from the course, so that a notebook or a bug report does not show where that lies."""
+    return path.relative_to(settings.course_dir()) if path.is_relative_to(settings.course_dir()) else path
+
+
 def _disk() -> str:
     folder = settings.course_dir()
     free = shutil.disk_usage(folder).free / 1e9
     if free < NEEDED_GB:
         raise CourseError(f"{free:.1f} GB free in {folder}: free {NEEDED_GB} GB, or set QAT_CACHE_DIR elsewhere.")
-    return f"{free:.0f} GB free in {folder}"
+    return f"{free:.0f} GB free where the course is"
 
 
-def number(name: str, answer: object, expected: float, *, hint: str, tolerance: float = 0.005) -> bool:
-    """Say whether an exercise's `answer` is `expected` up to a relative `tolerance`; return whether it is."""
+def number(name: str, answer: object, expected: float, *, hint: str, tolerance: float = 0.005) -> None:
+    """Say whether an exercise's `answer` is `expected` up to a relative `tolerance`, and what is wrong if not."""
     try:
         value = float(answer)
     except (TypeError, ValueError, RuntimeError):  # RuntimeError: a tensor of several elements
-        return _verdict(name, answer, None if answer is None else "a number is wanted", hint)
+        return _verdict(name, answer, "a number is wanted", hint)
     near = math.isclose(value, expected, rel_tol=tolerance, abs_tol=1e-9)
-    return _verdict(name, answer, "" if near else f"{value:g} is too {'large' if value > expected else 'small'}", hint)
+    _verdict(name, answer, "" if near else f"{value:g} is too {'large' if value > expected else 'small'}", hint)
 
 
-def sequence(name: str, answer: object, expected: Sequence[int], *, hint: str) -> bool:
-    """Say whether an exercise's `answer` has the numbers `expected`, in this order; return whether it has."""
+def sequence(name: str, answer: object, expected: Sequence[int], *, hint: str) -> None:
+    """Say whether an exercise's `answer` has the numbers `expected`, in this order, and what is wrong if not."""
     try:
         values = [float(value) for value in answer]
     except (TypeError, ValueError):
-        return _verdict(name, answer, None if answer is None else "a list of numbers is wanted", hint)
+        return _verdict(name, answer, "a list of numbers is wanted", hint)
     right = values == [float(value) for value in expected]
     same = sorted(values) == sorted(map(float, expected))
     problem = "the order is another one" if same else f"{answer} is not it"
-    return _verdict(name, answer, "" if right else problem, hint)
+    _verdict(name, answer, "" if right else problem, hint)
 
 
-def text(name: str, answer: object, expected: str, *, hint: str) -> bool:
-    """Say whether an exercise's `answer` is the word `expected`, whatever its case; return whether it is."""
+def text(name: str, answer: object, expected: str, *, hint: str) -> None:
+    """Say whether an exercise's `answer` is the word `expected`, whatever its case, and what is wrong if not."""
     if not isinstance(answer, str):
-        return _verdict(name, answer, None if answer is None else "a word in quotes is wanted", hint)
+        return _verdict(name, answer, "a word in quotes is wanted", hint)
     right = answer.strip().lower() == expected.lower()
-    return _verdict(name, answer, "" if right else f"{answer!r} is not it", hint)
+    _verdict(name, answer, "" if right else f"{answer!r} is not it", hint)
 
 
-def _verdict(name: str, answer: object, problem: str | None, hint: str) -> bool:
+def _verdict(name: str, answer: object, problem: str, hint: str) -> None:
     if answer is None:
         print(f"{name}: not answered yet. Hint: {hint}")
     elif problem:
         print(f"{name}: not yet, {problem}. Hint: {hint}")
     else:
         print(f"{name}: solved.")
-    return answer is not None and not problem

@@ -1,13 +1,13 @@
 """Every picture of the course; one colour a net, everywhere the same."""
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib.pyplot  # noqa: F401  with it Jupyter learns to show a Figure as a picture
 import numpy as np
 import torch
+from matplotlib import figure as mpl
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from torch import nn
 
 from . import weights
@@ -23,6 +23,18 @@ COLOURS = {
     "Int4NN": "#56B4E9",
     "Int8NN": "#E69F00",
 }
+
+
+class Figure(mpl.Figure):
+    """A figure that a notebook shows when it is a cell's value.
+
+    It is made without pyplot and so belongs to nobody: it is shown once, and none piles up in memory.
+    """
+
+    def _repr_png_(self) -> bytes:
+        file = io.BytesIO()
+        self.savefig(file, format="png", dpi=90)
+        return file.getvalue()
 
 
 def colour(name: str) -> str:
@@ -143,6 +155,5 @@ def save(figure: Figure, path: str | Path) -> Path:
 
 
 def _axes(width: float, height: float) -> tuple[Figure, Axes]:
-    # A Figure made without pyplot belongs to nobody: notebooks show it once, and none piles up in memory.
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.add_subplot()

@@ -34,9 +34,10 @@ class LayerReport:
 
     def __str__(self) -> str:
         """Return the levels in a line, as values where the layer has one scale, as integers where it has many."""
+        if not self.integers:
+            return "not numbers"
         if len(self.integers) > MAX_PRINTED or len(self.scales) > 1:
-            shown = f"integers from {min(self.integers)} to {max(self.integers)}" if self.integers else "not numbers"
-            return f"{shown}, {len(self.scales)} scales"
+            return f"integers from {min(self.integers)} to {max(self.integers)}, {len(self.scales)} scales"
         return ", ".join(f"{integer * self.scales[0]:+.4g}" if integer else "0" for integer in self.integers)
 
 
@@ -69,7 +70,7 @@ def latent(layer: nn.Module) -> torch.Tensor:
 def quantized(layer: nn.Module) -> torch.Tensor:
     """Return the weights that the layer computes with, in its weights' shape, on the CPU."""
     weight = layer.quant_weight() if isinstance(layer, QuantWeightMixin) else layer.weight
-    return getattr(weight, "value", weight).detach().float().cpu().clone()
+    return getattr(weight, "value", weight).detach().float().cpu() + 0.0  # a new tensor, with 0 instead of -0
 
 
 @torch.no_grad()

@@ -19,7 +19,7 @@ from qathelpers import checks
     ],
 )
 def test_numbers(capsys, answer, said):
-    assert checks.number("x", answer, 0.4, hint="think") == (said == "solved.")
+    checks.number("x", answer, 0.4, hint="think")
     assert said in capsys.readouterr().out
 
 
@@ -35,7 +35,7 @@ def test_numbers(capsys, answer, said):
     ],
 )
 def test_sequences(capsys, answer, said):
-    assert checks.sequence("x", answer, [-1, 0, 1], hint="look") == (said == "solved.")
+    checks.sequence("x", answer, [-1, 0, 1], hint="look")
     assert said in capsys.readouterr().out
 
 
@@ -44,7 +44,7 @@ def test_sequences(capsys, answer, said):
     [(" Cat", "solved."), (None, "not answered yet"), ("dog", "'dog' is not it"), (3, "a word in quotes is wanted")],
 )
 def test_texts(capsys, answer, said):
-    assert checks.text("x", answer, "cat", hint="look") == (said == "solved.")
+    checks.text("x", answer, "cat", hint="look")
     assert said in capsys.readouterr().out
 
 
