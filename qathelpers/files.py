@@ -26,12 +26,25 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
         os.chmod(temporary, 0o644)  # mkstemp's 0600 would hide the file from others who share the folder
         os.replace(temporary, path)
     except (OSError, SafetensorError) as error:  # safetensors reports a full disk in its own way
-        reason = getattr(error, "strerror", None) or error
-        raise CourseError(
-            f"{path} could not be written ({reason}): free some space, or set QAT_RESULTS_DIR to a folder that you may "
-            "write to."
-        ) from error
+        raise _not_written(path, error) from error
     finally:
         if temporary:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(temporary)
+
+
+def check_writable(folder: Path) -> None:
+    """Make `folder` if need be; raises CourseError when files cannot be written there, before any work is lost."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise _not_written(folder, error) from error
+
+
+def _not_written(path: Path, error: Exception) -> CourseError:
+    reason = getattr(error, "strerror", None) or error
+    return CourseError(
+        f"{path} could not be written ({reason}): free some space, or set QAT_RESULTS_DIR to a folder that you may "
+        "write to."
+    )

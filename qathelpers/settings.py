@@ -6,6 +6,8 @@ Read at call time, so that a notebook may set one in its first cell.
 import os
 from pathlib import Path
 
+from .errors import CourseError
+
 PACKAGE = Path(__file__).resolve().parent
 
 
@@ -55,5 +57,5 @@ def _count(variable: str) -> int | None:
     if not value:
         return None
     if not value.isdecimal() or int(value) < 1:
-        raise ValueError(f"{variable} is {value!r}; set it to a whole number from 1 up, or unset it.")
+        raise CourseError(f"{variable} is {value!r}; set it to a whole number from 1 up, or unset it.")
     return int(value)

@@ -18,6 +18,7 @@ from . import checkpoints, hardware, settings, weights
 from .batches import Batches
 from .data import Data
 from .errors import CourseError
+from .files import check_writable
 from .history import History
 from .muon import Muon
 from .recipe import Recipe
@@ -52,6 +53,8 @@ def fit(
     device = torch.device(device or hardware.best_device())
     history = History(checkpoints.card(net, data, epochs=epochs, seed=seed, device=device, recipe=asdict(recipe)))
     files = checkpoints.Files(folder, history.name) if folder else None
+    if files:
+        check_writable(files.folder)
 
     net.to(device, memory_format=torch.channels_last)
     resumed = files.read_resume(history.card) if files else None

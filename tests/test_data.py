@@ -94,7 +94,7 @@ def test_a_wrong_name_lists_the_right_ones():
 
 def test_a_wrong_limit_is_named(monkeypatch):
     monkeypatch.setenv("QAT_MAX_IMAGES", "many")
-    with pytest.raises(ValueError, match="QAT_MAX_IMAGES is 'many'"):
+    with pytest.raises(CourseError, match="QAT_MAX_IMAGES is 'many'"):
         data.load("shapes")
 
 

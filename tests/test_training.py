@@ -144,6 +144,13 @@ def test_a_dead_net_is_warned_of(tiny, capsys):
     assert "Warning: 1 is dead" in capsys.readouterr().out
 
 
+def test_an_unwritable_folder_is_named_before_the_first_epoch(tiny, tmp_path, capsys):
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(CourseError, match=r"file/runs could not be written .* set QAT_RESULTS_DIR"):
+        training.fit(lenet(), tiny, 1, recipe=RECIPE, device="cpu", folder=tmp_path / "file" / "runs")
+    assert "epoch" not in capsys.readouterr().out
+
+
 def test_epochs_from_1_up(tiny):
     with pytest.raises(ValueError, match="1 or more"):
         training.fit(lenet(), tiny, 0)
