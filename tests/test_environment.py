@@ -42,5 +42,5 @@ def test_what_is_installed_satisfies_the_ranges():
 
 def test_the_readme_names_the_commands_that_the_makefile_has():
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.M))
-    named = set(re.findall(r"make ([a-z]+)", (ROOT / "README.md").read_text()))
+    named = set(re.findall(r"(?:`|^)make ([a-z]+)", (ROOT / "README.md").read_text(), re.M))
     assert {"run", "test", "lab", "notebooks"} <= named <= targets

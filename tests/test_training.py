@@ -53,11 +53,11 @@ def test_an_interrupted_training_resumes_bit_for_bit(tiny, tmp_path, monkeypatch
             raise KeyboardInterrupt
         return original(*arguments)
 
-    monkeypatch.setattr(training, "evaluate", evaluate_then_stop)
-    part = training.fit(net, tiny, 4, recipe=RECIPE, device="cpu", folder=tmp_path / "part")
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "evaluate", evaluate_then_stop)
+        part = training.fit(net, tiny, 4, recipe=RECIPE, device="cpu", folder=tmp_path / "part")
     assert len(part) == 2
     assert len(History.load(tmp_path / "part" / f"{name}.npy")) == 2
-    monkeypatch.undo()
 
     fresh = lenet(name)
     rest = training.fit(fresh, tiny, 4, recipe=RECIPE, device="cpu", folder=tmp_path / "part")
