@@ -81,7 +81,7 @@ def test_it_is_executed_top_to_bottom_and_clean(path, notebook):
     assert not [o for o in outputs if "application/vnd.jupyter.widget-view+json" in o.get("data", {})]
     text = "".join(str(output.get("text", "")) for output in outputs)
     assert "\r" not in text
-    assert "/home/" not in text and "/root/" not in text and "/work/" not in text
+    assert "/home/" not in text and "/root/" not in text and "/Users/" not in text
 
 
 def test_its_results_are_of_the_real_data(notebook):
