@@ -122,7 +122,7 @@ def _show(histories: list, folder: Path) -> None:
 def _save_plots(histories: list, folder: Path, prefix: str = "") -> None:
     for draw in (plots.accuracy, plots.loss):
         print("saved", plots.save(draw(histories), folder / f"{prefix}{draw.__name__}.png"))
-    print("saved", *[path for path in sorted(folder.glob("*.npy"))])
+    print("saved", *sorted(folder.glob("*.npy")))
 
 
 if __name__ == "__main__":

@@ -102,7 +102,8 @@ def fit(
                 files.write_resume(history, net, optimizers)
     except KeyboardInterrupt:
         print(f"{history.name}: stopped in epoch {len(history) + 1} of {epochs}; epochs 1 to {len(history)} are kept")
-    _warn_of_dead_layers(net)
+    for warning in weights.warnings(net):
+        print(warning)
     if files and len(history) == epochs:
         files.write_final(history, net)
     return history
@@ -181,9 +182,3 @@ def _progress(batches: Iterator, count: int, title: str) -> tqdm:
     ipython = sys.modules.get("IPython")
     shown = sys.stdout.isatty() or (ipython is not None and ipython.get_ipython() is not None)
     return tqdm(batches, title, count, leave=False, file=sys.stdout, disable=not shown, mininterval=0.5, ncols=80)
-
-
-def _warn_of_dead_layers(net: nn.Module) -> None:
-    for line in weights.report(net).splitlines():
-        if line.startswith("Warning"):
-            print(line)

@@ -116,10 +116,18 @@ def report(net: nn.Module) -> str:
         f"{layer.name:{width}}  {layer.count:7,}  {len(layer.integers):6}  {layer.zeros:5.0%}  {layer}"
         for layer in layers
     ]
-    lines += [
+    return "\n".join(lines + _warnings(layers))
+
+
+def warnings(net: nn.Module) -> list[str]:
+    """Return a sentence for each layer of `net` that is dead."""
+    return _warnings([describe(name, layer) for name, layer in quantized_layers(net).items()])
+
+
+def _warnings(layers: list[LayerReport]) -> list[str]:
+    return [
         f"Warning: {layer.name} is dead: its weights are {'all 0' if layer.integers else 'not numbers'}, so neither "
         "signals nor gradients pass; train with a smaller learning rate or another quantizer."
         for layer in layers
         if layer.is_dead
     ]
-    return "\n".join(lines)
