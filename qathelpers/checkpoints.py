@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from . import hardware
+from . import hardware, packing
 from .data import Data
 from .errors import CourseError
 from .files import write_atomically
@@ -50,8 +50,14 @@ def same_training(one: dict, other: dict) -> bool:
     return all(one.get(key) == other.get(key) for key in one.keys() | other.keys() if key not in CIRCUMSTANCES)
 
 
-def save(net: nn.Module, path: str | Path, card: dict) -> Path:
-    """Write the weights and the card of `net`; raises CourseError when the folder cannot be written."""
+def save(net: nn.Module, path: str | Path, card: dict, packed: bool = False) -> Path:
+    """Write the weights and the card of `net`; raises CourseError when the folder cannot be written.
+
+    `packed` keeps of quantized weights the integers alone, in as few bits as they need, and not the latent ones.
+    """
+    if packed:
+        tensors, layers = packing.pack_net(net)
+        return _write(Path(path), tensors, {"card": card, "packed": layers})
     return _write(Path(path), net.state_dict(), {"card": card})
 
 
@@ -69,6 +75,8 @@ def load(path: str | Path, net: nn.Module | None = None) -> nn.Module:
     tensors, header = _read(path)
     card = header["card"]
     net = net or build(card["name"], card["arch"])
+    if "packed" in header:
+        tensors = packing.unpack_net(net, tensors, header["packed"])
     misfits = _misfits(net, tensors)
     if misfits:
         raise CourseError(

@@ -1,0 +1,89 @@
+"""Quantized weights in as few bits as they need: 8 binary ones to a byte, 5 ternary ones, 4 of two bits, 2 of four."""
+
+import torch
+from torch import nn
+
+from . import weights
+
+
+def per_byte(levels: int) -> int:
+    """Return how many numbers with `levels` values (2 to 256) fit into a byte: 8 for 2, 5 for 3, 2 for 15."""
+    if not 2 <= levels <= 256:
+        raise ValueError(f"a byte holds numbers with 2 to 256 values, not {levels}")
+    count = 1
+    while levels ** (count + 1) <= 256:
+        count += 1
+    return count
+
+
+def pack(integers: torch.Tensor, lowest: int, step: int, levels: int) -> torch.Tensor:
+    """Return `integers` (any shape) out of lowest, lowest + step, ... (`levels` values) as uint8, several to a byte.
+
+    A byte holds the digits of one number in base `levels`, the first integer as the lowest digit: for two levels these
+    are bits, for three 5 digits make 3**5 = 243 of the 256 values. Raises ValueError for any other integer.
+    """
+    offsets = integers.flatten().long() - lowest
+    digits = offsets // step
+    if (digits * step != offsets).any() or (digits < 0).any() or (digits >= levels).any():
+        raise ValueError(f"not all integers are of the {levels} from {lowest} to {lowest + step * (levels - 1)}")
+    count = per_byte(levels)
+    padded = nn.functional.pad(digits, (0, -len(digits) % count)).view(-1, count)
+    return (padded * levels ** torch.arange(count)).sum(1).to(torch.uint8)
+
+
+def unpack(packed: torch.Tensor, shape: list[int], lowest: int, step: int, levels: int) -> torch.Tensor:
+    """Return the integers, int64 of `shape`, that `pack` made `packed` of; raises ValueError when it holds too few."""
+    count, size = per_byte(levels), torch.Size(shape).numel()
+    if len(packed) != -(-size // count):
+        raise ValueError(f"{len(packed)} bytes do not hold {size} integers of {levels} levels")
+    digits = packed.long().unsqueeze(1) // levels ** torch.arange(count) % levels
+    return digits.flatten()[:size].view(shape) * step + lowest
+
+
+@torch.no_grad()
+def pack_net(net: nn.Module) -> tuple[dict[str, torch.Tensor], dict[str, dict]]:
+    """Return the state of `net` with packed weights, and per quantized layer what `unpack_net` needs to know.
+
+    What is lost are the latent weights; the net computes the same without them, but cannot be trained on as before.
+    """
+    tensors, layers = dict(net.state_dict()), {}
+    for name, layer in weights.quantized_layers(net).items():
+        integers = weights.integers(layer)
+        alphabet = _alphabet(integers)
+        tensors[f"{name}.weight"] = pack(integers, **alphabet)
+        tensors[f"{name}.weight.threshold"] = _threshold(layer)
+        layers[name] = {"shape": list(integers.shape), **alphabet}
+    return tensors, layers
+
+
+@torch.no_grad()
+def unpack_net(net: nn.Module, tensors: dict[str, torch.Tensor], layers: dict[str, dict]) -> dict[str, torch.Tensor]:
+    """Fix the scales of the quantizers of `net` at the packed ones and return the state to load into it.
+
+    Computed anew from the quantized weights, a mean magnitude could differ from the trained one in its last bit.
+    A layer of another shape than the file's is left to whoever compares the state with the net.
+    """
+    state = dict(tensors)
+    for name, layer in weights.quantized_layers(net).items():
+        if name not in layers:
+            continue
+        threshold = state.pop(f"{name}.weight.threshold")
+        integers = unpack(state[f"{name}.weight"], **layers[name])
+        state[f"{name}.weight"] = integers.float()
+        if integers.shape == layer.weight.shape:
+            injector = layer.weight_quant.quant_injector.let(scaling_impl_type="const", scaling_init=threshold)
+            layer.weight_quant = type(layer.weight_quant)(layer, injector)
+            state[f"{name}.weight"] *= weights.scale(layer)
+    return state
+
+
+def _alphabet(integers: torch.Tensor) -> dict[str, int]:
+    """Return the lowest integer, the step to the next and the number of levels; -1 and 1 alone are two levels."""
+    lowest, highest = int(integers.min()), int(integers.max())
+    step = 2 if (integers.abs() == 1).all() else 1
+    return {"lowest": lowest, "step": step, "levels": max((highest - lowest) // step + 1, 2)}  # a dead layer has one
+
+
+def _threshold(layer: nn.Module) -> torch.Tensor:
+    """Return the magnitude(s) that a quantizer takes its scale from: the scale times its largest integer."""
+    return layer.weight_quant.tensor_quant.scaling_impl(layer.weight).detach().float().cpu().clone()

@@ -1,0 +1,86 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from qathelpers import checkpoints, nets, packing, weights
+from qathelpers.errors import CourseError
+
+QUANTIZED = [name for name, scheme in nets.SCHEMES.items() if scheme.weight is not None]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    shape=st.lists(st.integers(0, 7), max_size=4),
+    lowest=st.integers(-128, 3),
+    step=st.integers(1, 3),
+    levels=st.integers(2, 256),
+    seed=st.integers(0, 100),
+)
+def test_packing_is_undone_exactly(shape, lowest, step, levels, seed):
+    integers = torch.randint(levels, shape, generator=torch.Generator().manual_seed(seed)) * step + lowest
+    packed = packing.pack(integers, lowest, step, levels)
+    assert len(packed) == -(-integers.numel() // packing.per_byte(levels))
+    assert torch.equal(packing.unpack(packed, shape, lowest, step, levels), integers)
+
+
+def test_a_byte_holds_8_bits_5_trits_4_pairs_2_nibbles():
+    assert [packing.per_byte(levels) for levels in (2, 3, 4, 15, 16, 255)] == [8, 5, 4, 2, 2, 1]
+
+
+def test_bits_lie_in_numpys_little_order():
+    signs = torch.tensor([1, -1, -1, 1, 1, 1, -1, -1])
+    assert packing.pack(signs, lowest=-1, step=2, levels=2).numpy() == np.packbits(signs > 0, bitorder="little")
+
+
+@pytest.mark.parametrize("integers", [[-3, 1], [1, 3], [0, 1]])
+def test_other_integers_are_refused(integers):
+    with pytest.raises(ValueError, match="from -1 to 1"):
+        packing.pack(torch.tensor(integers), lowest=-1, step=2, levels=2)
+
+
+def test_too_few_bytes_are_refused():
+    with pytest.raises(ValueError, match="do not hold"):
+        packing.unpack(torch.zeros(2, dtype=torch.uint8), [17], 0, 1, 2)
+
+
+@pytest.mark.parametrize("arch", list(nets.ARCHITECTURES))
+@pytest.mark.parametrize("name", QUANTIZED)
+def test_a_packed_net_computes_the_same_bit_for_bit(name, arch, tmp_path, images):
+    net = nets.build(name, arch, seed=3)
+    inputs = images.float() / 128 - 1
+    for _ in range(3):  # BatchNorm's statistics are no longer those of a new net
+        net(inputs)
+    net.eval()
+    card = {"name": name, "arch": arch}
+    plain = checkpoints.save(net, tmp_path / "plain.safetensors", card)
+    packed = checkpoints.save(net, tmp_path / "packed.safetensors", card, packed=True)
+    loaded = checkpoints.load(packed)
+    assert torch.equal(loaded(inputs), net(inputs))
+    assert weights.report(loaded).splitlines()[2:] == weights.report(net).splitlines()[2:]
+    assert packed.stat().st_size < plain.stat().st_size
+
+
+def test_binary_weights_take_a_bit_each():
+    net = nets.build("BinaryNN")
+    tensors, layers = packing.pack_net(net)
+    count = sum(layer.weight.numel() for layer in weights.quantized_layers(net).values())
+    assert sum(tensors[f"{name}.weight"].numel() for name in layers) <= count / 8 + len(layers)
+
+
+def test_a_packed_file_of_another_net_is_refused(tmp_path):
+    packed = checkpoints.save(
+        nets.build("BinaryNN", "lenet"), tmp_path / "a.safetensors", {"name": "BinaryNN", "arch": "lenet"}, packed=True
+    )
+    with pytest.raises(CourseError, match="does not fit"):
+        checkpoints.load(packed, nets.build("BinaryNN", "convnet"))
+
+
+def test_a_packed_file_of_a_wider_net_is_refused(tmp_path):
+    wide = nets.build("Int4NN", "lenet")
+    wide.classifier[1] = nets.SCHEMES["Int4NN"].linear(400, 130)
+    card = {"name": "Int4NN", "arch": "lenet"}
+    packed = checkpoints.save(wide, tmp_path / "a.safetensors", card, packed=True)
+    with pytest.raises(CourseError, match=r"classifier.1.weight is \(130, 400\) in the file"):
+        checkpoints.load(packed)
