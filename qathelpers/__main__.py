@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from . import bench as benchmarks
-from . import checks, plots, results, settings, weights
+from . import checks, plots, reproduce, results, settings, weights
 from . import data as datasets
 from .errors import CourseError
 from .nets import ARCHITECTURES, SCHEMES
@@ -83,6 +83,18 @@ def compare(folder: Path | None, recorded: bool, arch: str, data: str) -> None:
     if not histories:
         raise CourseError(f"There are no runs in {folder}: run `make run`, or compare --recorded.")
     _show(histories, results.run_folder(data, arch))
+
+
+@main.command("reproduce")
+@click.argument("name")
+@arch_option
+@click.option("--data", type=click.Choice(datasets.NAMES[1:]), default="cifar10", show_default=True)
+def reproduce_run(name: str, arch: str, data: str) -> None:
+    """Repeat the recorded run of NAME from its card alone and compare the two."""
+    recorded = results.recorded_history(name, arch, data)
+    again = reproduce.reproduce(recorded.card, results.run_folder(data, arch) / "reproduced")
+    print(reproduce.side_by_side(recorded, again).to_string())
+    print(reproduce.difference(recorded, again))
 
 
 @main.command()

@@ -13,6 +13,7 @@ from . import batches, hardware
 from .data import Data
 
 REPEATS = 3
+MAX_SHIFT = 2  # pixels
 
 
 class _Pictures(Dataset):
@@ -23,7 +24,7 @@ class _Pictures(Dataset):
         self.labels = data.train_labels.tolist()
         self.transform = transforms.Compose(
             [
-                transforms.RandomCrop(data.train_images.shape[-1], batches.MAX_SHIFT, padding_mode="reflect"),
+                transforms.RandomCrop(data.train_images.shape[-1], MAX_SHIFT, padding_mode="reflect"),
                 transforms.RandomHorizontalFlip(),
                 transforms.ToTensor(),
                 transforms.Normalize(batches.MEAN, batches.STD),
@@ -43,7 +44,9 @@ def data(loaded: Data, batch_size: int = 256) -> float:
     The loader works as one over torchvision.datasets.CIFAR10 does, without worker processes.
     """
     start = time.perf_counter()
-    ours = batches.Batches(loaded.train_images, loaded.train_labels, batch_size, shuffle=True, augment=True)
+    ours = batches.Batches(
+        loaded.train_images, loaded.train_labels, batch_size, shuffle=True, augment=True, max_shift=MAX_SHIFT
+    )
     print(f"preparing Batches, once: {time.perf_counter() - start:.2f} s")
     theirs = DataLoader(_Pictures(loaded), batch_size, shuffle=True)
     times = alternate({"Batches": lambda: ours.epoch(1), "DataLoader": lambda: iter(theirs)})

@@ -5,6 +5,8 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
+CLIP = 2.0  # times a weight tensor's root mean square: how large a single weight may become
+
 
 def orthogonalize(gradient: torch.Tensor, steps: int = 3) -> torch.Tensor:
     """Return the matrix with the singular vectors of `gradient` (rows, columns) and singular values near 1.
@@ -28,10 +30,12 @@ class Muon(torch.optim.Optimizer):
     A step moves every direction of a weight matrix by the same amount, whatever the scale of its gradient: it makes no
     difference that the gradient of a binary weight is multiplied by a small scale and that of a float weight is not.
     Each weight tensor is first brought to a norm of the square root of its number of outputs, so that `lr` is relative
-    to the weights and no latent weight drifts so far from 0 that its sign freezes.
+    to the weights. No weight becomes larger than twice the root mean square: beyond its highest level a quantized weight
+    has nothing to gain, yet its latent one would grow on, and with the norm fixed all others would shrink towards 0.
 
     torch.optim.Muon takes matrices only; this one takes convolutions too, and keeps the norm.
-    Source: K. Jordan et al., Muon (2024); the normalisation is that of airbench94_muon (KellerJordan/cifar10-airbench).
+    Source: K. Jordan et al., Muon (2024); M. Courbariaux et al. clip latent weights in BinaryConnect (arXiv 1511.00363);
+    the normalisation is that of airbench94_muon (KellerJordan/cifar10-airbench).
     """
 
     def __init__(self, params: Iterable[nn.Parameter], lr: float = 0.12, momentum: float = 0.6) -> None:
@@ -54,3 +58,5 @@ class Muon(torch.optim.Optimizer):
         direction = weight.grad.add(velocity, alpha=momentum).flatten(1)  # Nesterov's
         weight.mul_(len(weight) ** 0.5 / (weight.norm() + 1e-7))
         weight.add_(orthogonalize(direction).view_as(weight), alpha=-lr)
+        limit = CLIP * (len(weight) / weight.numel()) ** 0.5
+        weight.clamp_(-limit, limit)

@@ -145,8 +145,8 @@ class ConvNet(nn.Module):
     BatchNorm follows every layer, the last one too: it makes logits of the right size out of weights of any scale.
     """
 
-    epochs = 4
-    recipe = Recipe()
+    epochs = 6
+    recipe = Recipe(growing=2 / 3)
 
     def __init__(self, scheme: Scheme) -> None:
         """Build the net with the quantizers of `scheme`."""

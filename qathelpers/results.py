@@ -52,6 +52,14 @@ def recorded_histories(arch: str, data_name: str = "cifar10") -> list[History]:
     return find_histories(RECORDED / "results" / data_name / arch)
 
 
+def recorded_history(name: str, arch: str = "convnet", data_name: str = "cifar10") -> History:
+    """Return one of the histories that come with the course; raises CourseError listing the names that there are."""
+    histories = {history.name: history for history in recorded_histories(arch, data_name)}
+    if name not in histories:
+        raise CourseError(f"No run of {name} ({arch}) is recorded; there are: {', '.join(histories) or 'none'}.")
+    return histories[name]
+
+
 def recorded_net(name: str, arch: str = "convnet", data_name: str = "cifar10") -> nn.Module:
     """Return a net that comes with the course, trained; raises CourseError listing the names that there are."""
     folder = RECORDED / "checkpoints" / data_name / arch

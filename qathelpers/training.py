@@ -15,7 +15,7 @@ from torch.optim.swa_utils import update_bn
 from tqdm import tqdm
 
 from . import checkpoints, hardware, settings, weights
-from .batches import Batches
+from .batches import Batches, shrink
 from .data import Data
 from .errors import CourseError
 from .files import check_writable
@@ -51,6 +51,7 @@ def fit(
     epochs = min(epochs, settings.max_epochs() or epochs)
     recipe = recipe or getattr(net, "recipe", Recipe())
     device = torch.device(device or hardware.best_device())
+    hardware.keep_freed_memory()
     history = History(checkpoints.card(net, data, epochs=epochs, seed=seed, device=device, recipe=asdict(recipe)))
     files = checkpoints.Files(folder, history.name) if folder else None
     if files:
@@ -72,6 +73,7 @@ def fit(
         recipe.batch_size,
         shuffle=True,
         augment=recipe.augment,
+        max_shift=recipe.max_shift,
         seed=seed,
         device=device,
     )
@@ -136,6 +138,7 @@ def _train_epoch(
     """Go through `batches` once and return the mean loss and accuracy in training."""
     net.train()
     total_loss, right, seen = 0.0, 0, 0
+    growth = epoch / (recipe.growing * epochs) if recipe.growing else 1
     bar = _progress(batches.epoch(epoch), len(batches), f"epoch {epoch + 1}/{epochs}")
     for step, (images, labels) in enumerate(bar, start=epoch * len(batches)):
         progress = step / (epochs * len(batches))
@@ -144,7 +147,7 @@ def _train_epoch(
                 group["lr"] = group["initial_lr"] * (1 - (1 - recipe.final) * progress)
 
         with hardware.autocast(images.device):
-            logits = net(images).float()
+            logits = net(shrink(images, growth)).float()
         loss = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
         loss.backward()
         for optimizer in optimizers:

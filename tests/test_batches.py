@@ -5,12 +5,12 @@ from hypothesis import strategies as st
 
 from qathelpers.batches import (
     COLOUR_CORRELATION,
-    MAX_SHIFT,
     MEAN,
     PIXEL_CORRELATION,
     STD,
     Batches,
     normalize,
+    shrink,
     standardize,
     whitening_filter,
 )
@@ -64,10 +64,12 @@ def test_an_epoch_shows_every_image_once_and_repeats_itself(images, count, size,
     assert len(make()) == len(list(make().epoch(0)))
 
 
-def test_every_augmented_image_is_a_shift_and_perhaps_a_flip_of_its_original(images):
-    padded = torch.nn.functional.pad(normalize(images), [MAX_SHIFT] * 4, mode="reflect")
-    span = range(2 * MAX_SHIFT + 1)
-    for image, label in zip(*epoch(Batches(images, LABELS, 7, shuffle=True, augment=True), 0), strict=True):
+@pytest.mark.parametrize("shift", [0, 1, 2])
+def test_every_augmented_image_is_a_shift_and_perhaps_a_flip_of_its_original(images, shift):
+    padded = torch.nn.functional.pad(normalize(images), [shift] * 4, mode="reflect")
+    span = range(2 * shift + 1)
+    batches = Batches(images, LABELS, 7, shuffle=True, augment=True, max_shift=shift)
+    for image, label in zip(*epoch(batches, 0), strict=True):
         windows = [padded[label, :, y : y + 32, x : x + 32] for y in span for x in span]
         assert any(torch.equal(image, w) or torch.equal(image, w.flip(-1)) for w in windows)
 
@@ -103,3 +105,18 @@ def test_shuffled_without_augmentation_are_the_same_images_in_another_order(imag
     shown, labels = epoch(Batches(images, LABELS, 8, shuffle=True), 1)
     assert not torch.equal(labels, LABELS)
     assert torch.equal(shown, normalize(images)[labels])
+
+
+def test_small_images_are_the_large_ones_seen_from_further_away():
+    left = torch.zeros(2, 3, 32, 32)
+    left[..., :16] = 1
+    small = shrink(left, 0.5)
+    assert small.shape == (2, 3, 24, 24) and small.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(small[..., :11], torch.ones(2, 3, 24, 11))
+    assert small.mean().item() == pytest.approx(0.5)
+    assert shrink(left, 1) is left
+
+
+def test_images_grow_from_half_their_side_to_all_of_it(images):
+    sides = [shrink(normalize(images), growth).shape[-1] for growth in (0, 0.25, 0.5, 0.75, 1, 1.5)]
+    assert sides == [16, 20, 24, 28, 32, 32]

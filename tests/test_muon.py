@@ -27,7 +27,7 @@ def test_singular_vectors_stay_and_values_come_near_1():
 
 @pytest.mark.parametrize("shape", [(8, 3, 3, 3), (10, 16)])
 def test_weights_keep_their_norm(shape):
-    weight = torch.nn.Parameter(torch.randn(shape))
+    weight = torch.nn.Parameter(torch.rand(shape) - 0.5)
     weight.grad = torch.randn(shape)
     Muon([weight], lr=0.0).step()
     assert weight.norm().item() == pytest.approx(shape[0] ** 0.5, rel=1e-4)
@@ -50,3 +50,17 @@ def test_parameters_without_gradient_are_left_alone():
     weight = torch.nn.Parameter(torch.ones(2, 2))
     Muon([weight]).step()
     assert torch.equal(weight, torch.ones(2, 2))
+
+
+def test_no_weight_grows_at_the_expense_of_all_others():
+    """A gradient that always asks for more of one weight: its share of the norm stays bounded."""
+    weight = torch.nn.Parameter(torch.rand(8, 50, generator=torch.Generator().manual_seed(0)) - 0.5)
+    optimizer = Muon([weight])
+    for _ in range(100):
+        weight.grad = torch.zeros_like(weight)
+        weight.grad[3, 7] = -1.0
+        optimizer.step()
+    magnitudes = weight.detach().abs()
+    assert magnitudes.argmax() == 3 * 50 + 7
+    assert magnitudes.max() <= 2.01 * (1 / 50) ** 0.5
+    assert magnitudes.median() > 0.05

@@ -32,6 +32,16 @@ def test_fit_learns_and_returns_a_row_an_epoch(tiny, capsys):
     assert len(lines) == 8 and "train loss" in lines[0] and "test loss" in lines[0]
 
 
+def test_images_grow_over_the_first_epochs(tiny):
+    net, sides = nets.build("PytorchNN"), []
+    net.stem.register_forward_pre_hook(
+        lambda module, inputs: sides.append(inputs[0].shape[-1]) if net.training else None
+    )
+    training.fit(net, tiny.take(train=20), 6, recipe=replace(RECIPE, growing=2 / 3), device="cpu")
+    # a step an epoch, and a batch to measure BatchNorm's statistics anew, always at full size
+    assert sides == [16, 32, 20, 32, 24, 32, 28, 32, 32, 32, 32, 32]
+
+
 def test_the_statistics_are_those_of_the_net_that_comes_out(tiny):
     net = lenet()
     history = training.fit(net, tiny, 1, recipe=RECIPE, device="cpu")
