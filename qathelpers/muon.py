@@ -30,12 +30,12 @@ class Muon(torch.optim.Optimizer):
     A step moves every direction of a weight matrix by the same amount, whatever the scale of its gradient: it makes no
     difference that the gradient of a binary weight is multiplied by a small scale and that of a float weight is not.
     Each weight tensor is first brought to a norm of the square root of its number of outputs, so that `lr` is relative
-    to the weights. No weight becomes larger than twice the root mean square: beyond its highest level a quantized weight
-    has nothing to gain, yet its latent one would grow on, and with the norm fixed all others would shrink towards 0.
+    to the weights. No weight becomes larger than twice the root mean square: beyond its highest level a quantized
+    weight has nothing to gain, yet its latent one would grow on, and with the norm fixed all others would shrink to 0.
 
     torch.optim.Muon takes matrices only; this one takes convolutions too, and keeps the norm.
-    Source: K. Jordan et al., Muon (2024); M. Courbariaux et al. clip latent weights in BinaryConnect (arXiv 1511.00363);
-    the normalisation is that of airbench94_muon (KellerJordan/cifar10-airbench).
+    Source: K. Jordan et al., Muon (2024); the norm is that of airbench94_muon (KellerJordan/cifar10-airbench); latent
+    weights are clipped since BinaryConnect (M. Courbariaux et al., arXiv 1511.00363).
     """
 
     def __init__(self, params: Iterable[nn.Parameter], lr: float = 0.12, momentum: float = 0.6) -> None:
