@@ -64,8 +64,7 @@ def shrink(images: torch.Tensor, growth: float) -> torch.Tensor:
     side = FIRST_SIDE + 4 * round((full - FIRST_SIDE) * min(growth, 1) / 4)
     if side == full:
         return images
-    small = F.interpolate(images, size=(side, side), mode="bilinear", antialias=True)
-    return small.contiguous(memory_format=torch.channels_last)
+    return F.interpolate(images, size=(side, side), mode="bilinear", antialias=True)
 
 
 class Batches:
@@ -116,14 +115,14 @@ class Batches:
         """Return the number of batches in an epoch; the last one may be smaller."""
         return -(-len(self.labels) // self.batch_size)
 
-    def epoch(self, number: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Yield the batches of epoch `number`, counted from 0."""
+    def epoch(self, number: int, growth: float = 1) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Yield the batches of epoch `number`, counted from 0, their images shrunk as `shrink` does."""
         generator, count, device = self._generator(number), len(self.labels), self.labels.device
         order = (torch.randperm(count, generator=generator) if self.shuffle else torch.arange(count)).to(device)
         shifts = torch.randint(2 * self.max_shift + 1, (2, count), generator=generator).to(device)
         for part, rows, columns in zip(*(t.split(self.batch_size) for t in (order, *shifts)), strict=True):
             images = self._augmented(part, rows, columns, number) if self.augment else self.images[part]
-            yield images.contiguous(memory_format=torch.channels_last), self.labels[part]
+            yield shrink(images, growth).contiguous(memory_format=torch.channels_last), self.labels[part]
 
     def _augmented(self, part: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor, number: int) -> torch.Tensor:
         images = self.windows[part, rows, columns]

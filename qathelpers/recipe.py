@@ -10,7 +10,8 @@ class Recipe:
     `lr` is Muon's, for weights, relative to their norm; `vector_lr` is SGD's, for biases, BatchNorms, learned scales.
     Both fall linearly from the first step to `final` of their start after the last one. `augment` flips images and
     shifts them by up to `max_shift` pixels. Over a share `growing` of the epochs, from the first, images grow from
-    16 x 16 pixels to their full size: small ones take a quarter of the time, and what they teach holds for large ones.
+    16 x 16 pixels to their full size, in training and test: small ones take a quarter of the time, and what they teach
+    holds for large ones.
     Source of the growing images: J. Howard's DAWNBench entry (www.fast.ai/posts/2018-04-30-dawnbench-fastai.html).
     """
 

@@ -15,7 +15,7 @@ from torch.optim.swa_utils import update_bn
 from tqdm import tqdm
 
 from . import checkpoints, hardware, settings, weights
-from .batches import Batches, shrink
+from .batches import Batches
 from .data import Data
 from .errors import CourseError
 from .files import check_writable
@@ -78,14 +78,16 @@ def fit(
         device=device,
     )
     test = Batches(data.test_images, data.test_labels, 1000, device=device)
+    growing = int(recipe.growing * epochs)  # rounded down: the last epoch's images always have their full size
     try:
         for epoch in range(len(history), epochs):
             start = time.perf_counter()
-            train_loss, train_acc = _train_epoch(net, train, epoch, epochs, optimizers, recipe)
+            growth = epoch / growing if growing else 1
+            train_loss, train_acc = _train_epoch(net, train, epoch, epochs, growth, optimizers, recipe)
             # BatchNorm's running statistics lag behind weights that change fast; when many signs have just flipped,
             # they are of another net. Measured anew they cost 3 % of an epoch and win a point for binary nets.
-            update_bn(itertools.islice(train.epoch(epoch), BATCHNORM_BATCHES), net)
-            test_loss, test_acc = evaluate(net, test)
+            update_bn(itertools.islice(train.epoch(epoch, growth), BATCHNORM_BATCHES), net)
+            test_loss, test_acc = evaluate(net, test, growth)
             seconds = time.perf_counter() - start
             history.append(
                 epoch=epoch + 1,
@@ -97,7 +99,7 @@ def fit(
             )
             print(
                 f"{history.name} epoch {epoch + 1}/{epochs}: train loss {train_loss:.3f} acc {train_acc:.4f}, "
-                f"test loss {test_loss:.3f} acc {test_acc:.4f}, {seconds:.1f} s",
+                f"test loss {test_loss:.3f} acc {test_acc:.4f}, {seconds:.1f} s" + ", small images" * (growth < 1),
                 flush=True,
             )
             if files:
@@ -132,14 +134,14 @@ def _train_epoch(
     batches: Batches,
     epoch: int,
     epochs: int,
+    growth: float,
     optimizers: list[torch.optim.Optimizer],
     recipe: Recipe,
 ) -> tuple[float, float]:
     """Go through `batches` once and return the mean loss and accuracy in training."""
     net.train()
     total_loss, right, seen = 0.0, 0, 0
-    growth = epoch / (recipe.growing * epochs) if recipe.growing else 1
-    bar = _progress(batches.epoch(epoch), len(batches), f"epoch {epoch + 1}/{epochs}")
+    bar = _progress(batches.epoch(epoch, growth), len(batches), f"epoch {epoch + 1}/{epochs}")
     for step, (images, labels) in enumerate(bar, start=epoch * len(batches)):
         progress = step / (epochs * len(batches))
         for optimizer in optimizers:
@@ -147,7 +149,7 @@ def _train_epoch(
                 group["lr"] = group["initial_lr"] * (1 - (1 - recipe.final) * progress)
 
         with hardware.autocast(images.device):
-            logits = net(shrink(images, growth)).float()
+            logits = net(images).float()
         loss = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
         loss.backward()
         for optimizer in optimizers:
@@ -167,11 +169,14 @@ def _train_epoch(
 
 
 @torch.no_grad()
-def evaluate(net: nn.Module, batches: Batches) -> tuple[float, float]:
-    """Return the mean cross-entropy (nats) and the accuracy (0 to 1) of `net` on `batches`, in eval mode."""
+def evaluate(net: nn.Module, batches: Batches, growth: float = 1) -> tuple[float, float]:
+    """Return the mean cross-entropy (nats) and the accuracy (0 to 1) of `net` on `batches`, in eval mode.
+
+    With a `growth` below 1 on smaller images (`batches.shrink`): a net that has seen no others knows no others.
+    """
     net.eval()
     total_loss, right, seen = 0.0, 0, 0
-    for images, labels in batches.epoch(0):
+    for images, labels in batches.epoch(0, growth):
         with hardware.autocast(images.device):
             logits = net(images).float()
         total_loss += F.cross_entropy(logits, labels, reduction="sum").item()

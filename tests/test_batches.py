@@ -18,8 +18,8 @@ from qathelpers.batches import (
 LABELS = torch.arange(20)
 
 
-def epoch(batches, number):
-    return [torch.cat(parts) for parts in zip(*batches.epoch(number), strict=True)]
+def epoch(batches, number, growth=1):
+    return [torch.cat(parts) for parts in zip(*batches.epoch(number, growth), strict=True)]
 
 
 def test_standardize_is_the_textbook_formula(images):
@@ -111,7 +111,7 @@ def test_small_images_are_the_large_ones_seen_from_further_away():
     left = torch.zeros(2, 3, 32, 32)
     left[..., :16] = 1
     small = shrink(left, 0.5)
-    assert small.shape == (2, 3, 24, 24) and small.is_contiguous(memory_format=torch.channels_last)
+    assert small.shape == (2, 3, 24, 24)
     assert torch.equal(small[..., :11], torch.ones(2, 3, 24, 11))
     assert small.mean().item() == pytest.approx(0.5)
     assert shrink(left, 1) is left
@@ -120,3 +120,9 @@ def test_small_images_are_the_large_ones_seen_from_further_away():
 def test_images_grow_from_half_their_side_to_all_of_it(images):
     sides = [shrink(normalize(images), growth).shape[-1] for growth in (0, 0.25, 0.5, 0.75, 1, 1.5)]
     assert sides == [16, 20, 24, 28, 32, 32]
+
+
+def test_an_epochs_images_grow(images):
+    shown, _ = epoch(Batches(images, LABELS, 8), 0, 0.25)
+    assert torch.equal(shown, shrink(normalize(images), 0.25)) and shown.shape[-1] == 20
+    assert next(Batches(images, LABELS, 8).epoch(0, 0.25))[0].is_contiguous(memory_format=torch.channels_last)
