@@ -1,11 +1,10 @@
 """An optimizer that suits weights of one bit as well as float ones."""
 
+import math
 from collections.abc import Iterable
 
 import torch
 from torch import nn
-
-CLIP = 2.0  # times a weight tensor's root mean square: how large a single weight may become
 
 
 def orthogonalize(gradient: torch.Tensor, steps: int = 3) -> torch.Tensor:
@@ -30,17 +29,24 @@ class Muon(torch.optim.Optimizer):
     A step moves every direction of a weight matrix by the same amount, whatever the scale of its gradient: it makes no
     difference that the gradient of a binary weight is multiplied by a small scale and that of a float weight is not.
     Each weight tensor is first brought to a norm of the square root of its number of outputs, so that `lr` is relative
-    to the weights. No weight becomes larger than twice the root mean square: beyond its highest level a quantized
-    weight has nothing to gain, yet its latent one would grow on, and with the norm fixed all others would shrink to 0.
+    to the weights. With `clip` no weight becomes larger than so many times the root mean square. Latent weights need
+    it: beyond the highest level one has nothing to gain, yet it would grow on, and with the norm fixed all others would
+    shrink to 0.
 
     torch.optim.Muon takes matrices only; this one takes convolutions too, and keeps the norm.
     Source: K. Jordan et al., Muon (2024); the norm is that of airbench94_muon (KellerJordan/cifar10-airbench); latent
     weights are clipped since BinaryConnect (M. Courbariaux et al., arXiv 1511.00363).
     """
 
-    def __init__(self, params: Iterable[nn.Parameter], lr: float = 0.12, momentum: float = 0.6) -> None:
+    def __init__(
+        self,
+        params: Iterable[nn.Parameter] | Iterable[dict],
+        lr: float = 0.12,
+        momentum: float = 0.6,
+        clip: float = math.inf,
+    ) -> None:
         """Take parameters of two or more dimensions, outputs first; `lr` is relative to the weights' norm."""
-        super().__init__(params, {"lr": lr, "momentum": momentum})
+        super().__init__(params, {"lr": lr, "momentum": momentum, "clip": clip})
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:
@@ -48,9 +54,9 @@ class Muon(torch.optim.Optimizer):
         for group in self.param_groups:
             for weight in group["params"]:
                 if weight.grad is not None:
-                    self._update(weight, group["lr"], group["momentum"])
+                    self._update(weight, group["lr"], group["momentum"], group["clip"])
 
-    def _update(self, weight: nn.Parameter, lr: float, momentum: float) -> None:
+    def _update(self, weight: nn.Parameter, lr: float, momentum: float, clip: float) -> None:
         state = self.state[weight]
         if not state:
             state["velocity"] = torch.zeros_like(weight)
@@ -58,5 +64,5 @@ class Muon(torch.optim.Optimizer):
         direction = weight.grad.add(velocity, alpha=momentum).flatten(1)  # Nesterov's
         weight.mul_(len(weight) ** 0.5 / (weight.norm() + 1e-7))
         weight.add_(orthogonalize(direction).view_as(weight), alpha=-lr)
-        limit = CLIP * (len(weight) / weight.numel()) ** 0.5
+        limit = clip * (len(weight) / weight.numel()) ** 0.5
         weight.clamp_(-limit, limit)

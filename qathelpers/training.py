@@ -24,6 +24,7 @@ from .muon import Muon
 from .recipe import Recipe
 
 BATCHNORM_BATCHES = 20
+LATENT_CLIP = 2.0  # times the root mean square of a layer's weights
 
 __all__ = ["History", "Recipe", "evaluate", "fit"]
 
@@ -114,13 +115,14 @@ def fit(
 
 
 def make_optimizers(net: nn.Module, recipe: Recipe) -> list[torch.optim.Optimizer]:
-    """Return Muon for the weights and SGD for what has one dimension or none."""
-    parameters = list(net.parameters())
-    matrices = [p for p in parameters if p.ndim > 1]
-    vectors = [p for p in parameters if p.ndim <= 1]
+    """Return Muon for the weights, latent ones clipped, and SGD for what has one dimension or none."""
+    latent = [layer.weight for layer in weights.quantized_layers(net).values()]
+    matrices = [p for p in net.parameters() if p.ndim > 1 and all(p is not other for other in latent)]
+    vectors = [p for p in net.parameters() if p.ndim <= 1]
+    groups = [{"params": matrices}, {"params": latent, "clip": LATENT_CLIP}]
     optimizers = []
-    if matrices:
-        optimizers.append(Muon(matrices, recipe.lr))
+    if matrices or latent:
+        optimizers.append(Muon([group for group in groups if group["params"]], recipe.lr))
     if vectors:
         optimizers.append(torch.optim.SGD(vectors, recipe.vector_lr, momentum=0.85, nesterov=True))
     for optimizer in optimizers:

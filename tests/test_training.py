@@ -41,6 +41,14 @@ def test_images_grow_over_the_first_epochs(tiny, epochs, expected):
     assert sides[::3] == sides[1::3] == sides[2::3] == expected
 
 
+def test_latent_weights_are_clipped_and_float_ones_are_not():
+    def clips(name):
+        return {group["clip"] for group in training.make_optimizers(nets.build(name), RECIPE)[0].param_groups}
+
+    assert clips("BinaryNN") == {training.LATENT_CLIP}
+    assert clips("PytorchNN") == {float("inf")}
+
+
 def test_the_statistics_are_those_of_the_net_that_comes_out(tiny):
     net = lenet()
     history = training.fit(net, tiny, 1, recipe=RECIPE, device="cpu")
