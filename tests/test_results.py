@@ -68,3 +68,20 @@ def test_the_readme_shows_the_recorded_accuracies():
         for h in results.recorded_histories(arch):
             row = f"| {h.name} | {h['train_acc'][-1]:.3f} | {h['test_acc'][-1]:.3f} |"
             assert row in text, row
+
+
+def test_a_recorded_run_is_found_and_computes_the_same(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(results, "RECORDED", tmp_path / "data")
+    net, history = results.load_or_train("TernaryNN", tiny, 1, arch="lenet")
+    results.record("TernaryNN", "lenet", "shapes")
+    again = results.recorded_net("TernaryNN", "lenet", "shapes")
+    assert (results.predict(again, tiny.test_images) == results.predict(net, tiny.test_images)).all()
+    recorded = results.recorded_history("TernaryNN", "lenet", "shapes")
+    assert (recorded.rows == history.rows).all() and recorded.card == history.card
+    with pytest.raises(CourseError, match="there are: TernaryNN"):
+        results.recorded_history("BinaryNN", "lenet", "shapes")
+
+
+def test_what_was_not_trained_is_not_recorded():
+    with pytest.raises(CourseError, match="missing: train"):
+        results.record("BinaryNN", "lenet")
