@@ -58,13 +58,14 @@ def normalize(images: torch.Tensor) -> torch.Tensor:
 def shrink(images: torch.Tensor, growth: float) -> torch.Tensor:
     """Return images (n, c, side, side) at a smaller side: 16 pixels for a `growth` of 0, their own from 1 on.
 
-    In between a multiple of 4, so that nets can halve it twice. A pixel is the mean of those that it covers.
+    In between a multiple of 4, so that nets can halve it twice. Bilinear, without the wider filter that would average
+    over all pixels passed by: for half the side that is the mean of 2 x 2 pixels anyway, and it takes half the time.
     """
     full = images.shape[-1]
     side = FIRST_SIDE + 4 * round((full - FIRST_SIDE) * min(growth, 1) / 4)
     if side == full:
         return images
-    return F.interpolate(images, size=(side, side), mode="bilinear", antialias=True)
+    return F.interpolate(images, size=(side, side), mode="bilinear")
 
 
 class Batches:
