@@ -33,8 +33,8 @@ notebooks: $(READY)  ## execute all notebooks in place, on the real data, and cl
 	  --CoalesceStreamsPreprocessor.enabled=True \
 	  --TagRemovePreprocessor.enabled=True --TagRemovePreprocessor.remove_all_outputs_tags=shows-photographs
 
-bench: $(READY)
-	$(BIN)/python -m qathelpers bench data
+bench: $(READY)  ## measure training on this machine, side by side
+	$(BIN)/python -m qathelpers bench
 
 clean:  ## remove the environment and the caches, not data or runs
 	rm -rf .venv .pytest_cache .ruff_cache .hypothesis

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from . import bench as benchmarks
-from . import bench_training, checks, plots, reproduce, results, settings, weights
+from . import bench_training, checks, hardware, plots, reproduce, results, settings, weights
 from . import data as datasets
 from .errors import CourseError
 from .nets import ARCHITECTURES, SCHEMES
@@ -53,16 +53,18 @@ def train(epochs: int, name: str, arch: str, data: str | None, seed: int) -> Non
 
 
 @main.command()
-@click.option("-n", "--epochs", type=epochs_type, help="Default: what suits the architecture.")
+@click.option("-n", "--epochs", type=epochs_type, help="Default: what suits the architecture and the machine.")
 @arch_option
 @data_option
 @seed_option
 def run(epochs: int | None, arch: str, data: str | None, seed: int) -> None:
     """Train PytorchNN, TernaryNN and BinaryNN and compare them."""
     loaded = datasets.load(data)
+    chosen, fast = ARCHITECTURES[arch], hardware.bf16_is_fast(hardware.best_device())
+    epochs = epochs or (chosen.epochs_with_bf16 if fast else chosen.epochs)
     histories = []
     for name in COURSE_NETS:
-        net, history = results.load_or_train(name, loaded, epochs or ARCHITECTURES[arch].epochs, arch=arch, seed=seed)
+        net, history = results.load_or_train(name, loaded, epochs, arch=arch, seed=seed)
         print(weights.report(net), end="\n\n")
         histories.append(history)
         if len(history) < history.card["epochs"]:

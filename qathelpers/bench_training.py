@@ -48,8 +48,8 @@ def everything(loaded: Data, file: Path | None = None) -> dict[str, pd.DataFrame
 def loops(loaded: Data, batch_size: int = 100) -> pd.DataFrame:
     """Compare our loop with that of `brevitas_examples.bnn_pynq` on its own net, CNV_1W1A: images a second.
 
-    Theirs: torchvision's transforms in a DataLoader without worker processes (on two cores its default of four is
-    slower), Adam, squared hinge loss, weights clipped to +-1, batches of 100; ours: `Batches`, Muon, cross-entropy.
+    Theirs: torchvision's transforms in a DataLoader, here without worker processes, Adam, squared hinge loss, weights
+    clipped to +-1, batches of 100; ours: `Batches`, Muon, cross-entropy.
     """
     transform = transforms.Compose(
         [transforms.RandomCrop(32, padding=4), transforms.RandomHorizontalFlip(), transforms.ToTensor()]
@@ -104,7 +104,7 @@ def convolution_peak() -> float:
 def growth(loaded: Data) -> pd.DataFrame:
     """Return an epoch's seconds by the number of images (batches of 256) and by the batch size (a tenth of the images).
 
-    A whole epoch is stepped through for the numbers of images, so this takes minutes.
+    Whole epochs are stepped through, so this takes minutes.
     """
     net, total = build("BinaryNN"), len(loaded.train_labels)
     rows = []

@@ -1,7 +1,9 @@
 import pytest
 from click.testing import CliRunner
 
+from qathelpers import hardware, results
 from qathelpers.__main__ import main
+from qathelpers.errors import CourseError
 from qathelpers.history import History
 
 
@@ -66,3 +68,22 @@ def test_check_is_ok_here_and_says_what_to_mend(call, monkeypatch):
 def test_bench_data_prints_both_ways(call):
     result = call("bench", "data")
     assert "DataLoader median" in result.output and "times as fast" in result.output
+
+
+@pytest.mark.parametrize(("fast", "arguments", "epochs"), [(True, (), 8), (False, (), 5), (True, ("-n", "3"), 3)])
+def test_run_trains_for_as_long_as_the_machine_allows(call, monkeypatch, fast, arguments, epochs):
+    asked = []
+
+    def stop(name, data, epochs, **options):
+        asked.append(epochs)
+        raise CourseError("enough")
+
+    monkeypatch.setattr(hardware, "bf16_is_fast", lambda device: fast)
+    monkeypatch.setattr(results, "load_or_train", stop)
+    assert "enough" in call("run", *arguments).output
+    assert asked == [epochs]
+
+
+def test_reproduce_names_the_recorded_runs(call):
+    result = call("reproduce", "MyNN")
+    assert result.exit_code == 1 and "there are: PytorchNN, TernaryNN, BinaryNN" in result.output

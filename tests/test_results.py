@@ -85,3 +85,11 @@ def test_a_recorded_run_is_found_and_computes_the_same(tiny, tmp_path, monkeypat
 def test_what_was_not_trained_is_not_recorded():
     with pytest.raises(CourseError, match="missing: train"):
         results.record("BinaryNN", "lenet")
+
+
+@pytest.mark.parametrize("arch", ["convnet", "lenet"])
+def test_the_readme_shows_the_recorded_runs(arch):
+    readme = (results.RECORDED.parent / "README.md").read_text()
+    for history in results.recorded_histories(arch):
+        row = f"| {history.name} | {history['train_acc'][-1]:.3f} | {history['test_acc'][-1]:.3f} |"
+        assert row in readme, row
