@@ -76,7 +76,10 @@ def load(path: str | Path, net: nn.Module | None = None) -> nn.Module:
     card = header["card"]
     net = net or build(card["name"], card["arch"])
     if "packed" in header:
-        tensors = packing.unpack_net(net, tensors, header["packed"])
+        try:
+            tensors = packing.unpack_net(net, tensors, header["packed"])
+        except (KeyError, ValueError) as error:
+            raise CourseError(f"{path} is damaged ({error}): replace it by a fresh copy.") from error
     misfits = _misfits(net, tensors)
     if misfits:
         raise CourseError(

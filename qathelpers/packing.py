@@ -61,13 +61,14 @@ def unpack_net(net: nn.Module, tensors: dict[str, torch.Tensor], layers: dict[st
     """Fix the scales of the quantizers of `net` at the packed ones and return the state to load into it.
 
     Computed anew from the quantized weights, a mean magnitude could differ from the trained one in its last bit.
-    A layer of another shape than the file's is left to whoever compares the state with the net.
+    A layer of another shape than the file's is left to whoever compares the state with the net. Raises KeyError or
+    ValueError when the file is damaged.
     """
     state = dict(tensors)
     for name, layer in weights.quantized_layers(net).items():
         if name not in layers:
             continue
-        threshold = state.pop(f"{name}.weight.threshold")
+        threshold = state.pop(f"{name}.weight.threshold").to(layer.weight.device)
         integers = unpack(state[f"{name}.weight"], **layers[name])
         state[f"{name}.weight"] = integers.float()
         if integers.shape == layer.weight.shape:

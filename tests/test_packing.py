@@ -84,3 +84,15 @@ def test_a_packed_file_of_a_wider_net_is_refused(tmp_path):
     packed = checkpoints.save(wide, tmp_path / "a.safetensors", card, packed=True)
     with pytest.raises(CourseError, match=r"classifier.1.weight is \(130, 400\) in the file"):
         checkpoints.load(packed)
+
+
+@pytest.mark.parametrize("damage", ["features.0.weight", "features.0.weight.threshold"])
+def test_a_damaged_packed_file_is_named(tmp_path, damage):
+    net, path = nets.build("BinaryNN", "lenet"), tmp_path / "net.safetensors"
+    tensors, layers = packing.pack_net(net)
+    tensors[damage] = tensors[damage][:0]
+    if damage.endswith("threshold"):
+        del tensors[damage]
+    checkpoints._write(path, tensors, {"card": {"name": "BinaryNN", "arch": "lenet"}, "packed": layers})
+    with pytest.raises(CourseError, match=r"net\.safetensors is damaged"):
+        checkpoints.load(path)
