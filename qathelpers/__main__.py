@@ -144,7 +144,11 @@ def bench_data(data: str | None) -> None:
 
 def _show(histories: list, folder: Path) -> None:
     print(results.table(histories).to_string())
-    _save_plots(histories, folder)
+    spread = results.spread(histories)
+    if (spread["runs"] > 1).any():
+        print(spread.to_string(na_rep="one run"))
+    seed = min(history.card["seed"] for history in histories)
+    _save_plots([history for history in histories if history.card["seed"] == seed], folder)
 
 
 def _save_plots(histories: list, folder: Path, prefix: str = "") -> None:

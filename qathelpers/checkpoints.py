@@ -45,6 +45,11 @@ def card(net: nn.Module, data: Data, *, epochs: int, seed: int, device: torch.de
     }
 
 
+def stem(card: dict) -> str:
+    """Return the name of a run's files without their suffix: the net's, with the seed where it is not 0."""
+    return card["name"] + (f"-seed{card['seed']}" if card["seed"] else "")
+
+
 def same_training(one: dict, other: dict) -> bool:
     """Return whether two cards describe the same training, whatever the circumstances."""
     return all(one.get(key) == other.get(key) for key in one.keys() | other.keys() if key not in CIRCUMSTANCES)
@@ -107,7 +112,7 @@ class Resume:
 
 @dataclass
 class Files:
-    """The files of one run in `folder`: `<name>.npy`, `.json`, `.safetensors` and, until it is done, a resume file."""
+    """The files of one run in `folder`, `name` being its `stem`: .npy, .json, .safetensors, at first a resume file."""
 
     folder: Path
     name: str

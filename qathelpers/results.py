@@ -37,8 +37,8 @@ def load_or_train(
     recipe = recipe or net.recipe
     epochs = min(epochs, settings.max_epochs() or epochs)
     device = hardware.best_device()
-    files = checkpoints.Files(run_folder(data.name, arch), name)
     card = checkpoints.card(net, data, epochs=epochs, seed=seed, device=device, recipe=asdict(recipe))
+    files = checkpoints.Files(run_folder(data.name, arch), checkpoints.stem(card))
     history = files.finished(card)
     if history is not None:
         print(f"{name}: loaded from {files.weights}; delete that file to train again")
@@ -47,9 +47,10 @@ def load_or_train(
     return net, fit(net, data, epochs, recipe=recipe, seed=seed, device=device, folder=files.folder)
 
 
-def recorded_histories(arch: str, data_name: str = "cifar10") -> list[History]:
-    """Return the histories that come with the course."""
-    return find_histories(RECORDED / "results" / data_name / arch)
+def recorded_histories(arch: str, data_name: str = "cifar10", seed: int | None = 0) -> list[History]:
+    """Return the histories that come with the course, those of one seed, or of all (None)."""
+    histories = find_histories(RECORDED / "results" / data_name / arch)
+    return [history for history in histories if seed in (None, history.card["seed"])]
 
 
 def record(name: str, arch: str, data_name: str = "cifar10") -> list[Path]:
@@ -85,10 +86,10 @@ def recorded_net(name: str, arch: str = "convnet", data_name: str = "cifar10") -
 
 
 def find_histories(folder: str | Path) -> list[History]:
-    """Return the histories in `folder`, in the order of `nets.SCHEMES`, others behind; empty ones are left out."""
+    """Return the histories in `folder`, in the order of `nets.SCHEMES`, others behind, then by seed; no empty ones."""
     order = list(SCHEMES)
     histories = [History.load(path) for path in sorted(Path(folder).glob("*.npy"))]
-    return sorted((h for h in histories if len(h)), key=lambda h: (*order, h.name).index(h.name))
+    return sorted((h for h in histories if len(h)), key=lambda h: ((*order, h.name).index(h.name), h.card["seed"]))
 
 
 def table(histories: list[History]) -> pd.DataFrame:
@@ -114,6 +115,18 @@ def table(histories: list[History]) -> pd.DataFrame:
         for history in histories
     ]
     return pd.DataFrame(rows).set_index("net") if rows else pd.DataFrame()
+
+
+def spread(histories: list[History]) -> pd.DataFrame:
+    """Return a row a net: its runs, mean and standard deviation (of a sample) of the last epoch's accuracies.
+
+    The deviation of one run is not a number.
+    """
+    runs = table(histories).groupby("net", sort=False)
+    columns = {"runs": runs["test"].count()}
+    for kind in ("train", "test"):
+        columns |= {kind: runs[kind].mean().round(4), f"{kind} std": runs[kind].std().round(4)}
+    return pd.DataFrame(columns)
 
 
 @torch.no_grad()

@@ -54,7 +54,7 @@ def fit(
     device = torch.device(device or hardware.best_device())
     hardware.keep_freed_memory()
     history = History(checkpoints.card(net, data, epochs=epochs, seed=seed, device=device, recipe=asdict(recipe)))
-    files = checkpoints.Files(folder, history.name) if folder else None
+    files = checkpoints.Files(folder, checkpoints.stem(history.card)) if folder else None
     if files:
         check_writable(files.folder)
 

@@ -19,6 +19,21 @@ def test_the_table_shows_the_last_epoch_not_the_best():
     assert row["hardware"] == "a laptop" and row["data"] == "shapes"
 
 
+def test_several_runs_of_a_net_have_a_mean_and_a_deviation():
+    runs = [history("BinaryNN", accuracy=0.5), history("BinaryNN", accuracy=0.6), history("TernaryNN", accuracy=0.7)]
+    spread = results.spread(runs)
+    assert spread.loc["BinaryNN", ["runs", "test", "test std"]].tolist() == [2, 0.55, 0.0707]
+    assert spread.loc["TernaryNN", "runs"] == 1 and spread["test std"].isna().tolist() == [False, True]
+
+
+def test_runs_with_other_seeds_lie_beside_each_other(tiny):
+    folder = results.run_folder("shapes", "lenet")
+    for seed in (0, 2):
+        results.load_or_train("BinaryNN", tiny, 1, arch="lenet", seed=seed)
+    assert sorted(path.name for path in folder.glob("*.npy")) == ["BinaryNN-seed2.npy", "BinaryNN.npy"]
+    assert [h.card["seed"] for h in results.find_histories(folder)] == [0, 2]
+
+
 def test_two_data_sets_never_share_a_table():
     with pytest.raises(CourseError, match="cifar10 and shapes"):
         results.table([history("BinaryNN"), history("TernaryNN", "cifar10")])

@@ -121,7 +121,7 @@ def test_other_settings_start_anew_and_say_so(tiny, tmp_path, capsys, monkeypatc
     files = checkpoints.Files(tmp_path, "BinaryNN")
     history = History.load(files.history)
     files.write_resume(history, lenet(), [])
-    training.fit(lenet(), tiny, 1, recipe=RECIPE, seed=7, device="cpu", folder=tmp_path)
+    training.fit(lenet(), tiny, 1, recipe=replace(RECIPE, lr=0.1), device="cpu", folder=tmp_path)
     assert "other settings" in capsys.readouterr().out
 
 
