@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from . import bench as benchmarks
-from . import bench_training, checks, hardware, plots, reproduce, results, settings, weights
+from . import checks, hardware, plots, reproduce, results, settings, weights
 from . import data as datasets
 from .errors import CourseError
 from .nets import ARCHITECTURES, SCHEMES
@@ -132,6 +132,8 @@ def check(context: click.Context) -> None:
 def bench(context: click.Context, data: str | None, file: Path | None) -> None:
     """Measure training on this machine, side by side in one process: takes about ten minutes."""
     if context.invoked_subcommand is None:
+        from . import bench_training  # not at the top: it brings brevitas_examples, which no other command needs
+
         bench_training.everything(datasets.load(data), file)
 
 

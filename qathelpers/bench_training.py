@@ -21,6 +21,7 @@ from .bench import Pictures, alternate, medians
 from .data import Data
 from .files import write_atomically
 from .nets import build
+from .recipe import Recipe
 from .training import make_optimizers
 
 CPU = torch.device("cpu")
@@ -135,7 +136,7 @@ def _our_steps(
     net: nn.Module, epoch: Callable[[], Iterator], steps: int | None = STEPS
 ) -> Callable[[], Iterator[torch.Tensor]]:
     net.train().to(memory_format=torch.channels_last)
-    optimizers = make_optimizers(net, getattr(net, "recipe", build("BinaryNN").recipe))
+    optimizers = make_optimizers(net, getattr(net, "recipe", Recipe()))
 
     def turn() -> Iterator[torch.Tensor]:
         for images, labels in itertools.islice(epoch(), steps):
