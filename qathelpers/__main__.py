@@ -90,10 +90,11 @@ def compare(folder: Path | None, recorded: bool, arch: str, data: str) -> None:
 @main.command()
 @click.argument("names", nargs=-1, required=True)
 @arch_option
-def record(names: tuple[str, ...], arch: str) -> None:
+@seed_option
+def record(names: tuple[str, ...], arch: str, seed: int) -> None:
     """Put your finished runs of NAMES on CIFAR-10 into data/, beside those that come with the course."""
     for name in names:
-        print("saved", *results.record(name, arch))
+        print("saved", *results.record(name, arch, seed=seed))
 
 
 @main.command("reproduce")

@@ -8,8 +8,9 @@ class Recipe:
     """How a net is trained.
 
     `lr` is Muon's, for weights, relative to their norm; `vector_lr` is SGD's, for biases, BatchNorms, learned scales.
-    Both fall linearly from the first step to `final` of their start after the last one. `augment` flips images and
-    shifts them by up to `max_shift` pixels. Over a share `growing` of the epochs, from the first, images grow from
+    Both fall linearly from the first step to `final` of their start after the last one. Latent weights beyond
+    `latent_clip` times the root mean square of their layer are cut back to it. `augment` flips images and shifts them
+    by up to `max_shift` pixels. Over a share `growing` of the epochs, from the first, images grow from
     16 x 16 pixels to their full size, in training and test: small ones take a quarter of the time, and what they teach
     holds for large ones.
     Source of the growing images: J. Howard's DAWNBench entry (www.fast.ai/posts/2018-04-30-dawnbench-fastai.html).
@@ -23,3 +24,4 @@ class Recipe:
     augment: bool = True
     max_shift: int = 1
     growing: float = 0.0
+    latent_clip: float = 2.0

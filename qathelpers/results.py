@@ -2,6 +2,7 @@
 
 from dataclasses import asdict
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pandas as pd
 import torch
@@ -53,19 +54,32 @@ def recorded_histories(arch: str, data_name: str = "cifar10", seed: int | None =
     return [history for history in histories if seed in (None, history.card["seed"])]
 
 
-def record(name: str, arch: str, data_name: str = "cifar10") -> list[Path]:
-    """Put a finished run of yours where those lie that come with the course, its weights packed; return the files.
+def record(name: str, arch: str, data_name: str = "cifar10", seed: int = 0) -> list[Path]:
+    """Put a finished run of yours where those lie that come with the course; return the files.
 
-    Raises CourseError when there is no such run, or when the packed net does not compute the same.
+    Of seed 0 the weights too, packed. Raises CourseError when there is no such run, or it was interrupted, or when the
+    packed net does not compute the same; then nothing is written.
     """
-    files = checkpoints.Files(run_folder(data_name, arch), name)
+    files = checkpoints.Files(run_folder(data_name, arch), checkpoints.stem({"name": name, "seed": seed}))
     history, net = History.load(files.history), checkpoints.load(files.weights)
-    target = RECORDED / "checkpoints" / data_name / arch / f"{name}.safetensors"
-    checkpoints.save(net, target, history.card, packed=True)
+    if files.finished(history.card) is None:
+        raise CourseError(f"{files.history} and {files.weights} are not of one finished run: train to the end first.")
+    written = [RECORDED / "results" / data_name / arch / files.history.name]
+    if seed == 0:
+        written.append(RECORDED / "checkpoints" / data_name / arch / files.weights.name)
+        _check_packing(net, history.card)
+        checkpoints.save(net, written[1], history.card, packed=True)
+    history.save(written[0])
+    return written
+
+
+def _check_packing(net: nn.Module, card: dict) -> None:
+    """Raise CourseError unless `net`, packed and unpacked, computes the same logits, bit for bit."""
     images = torch.randn(64, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    if not torch.equal(checkpoints.load(target)(images), net(images)):
-        raise CourseError(f"{target} does not compute what {files.weights} computes: it is not to be used.")
-    return [history.save(RECORDED / "results" / data_name / arch / f"{name}.npy"), target]
+    with TemporaryDirectory() as folder:
+        again = checkpoints.load(checkpoints.save(net, Path(folder) / "packed.safetensors", card, packed=True))
+    if not torch.equal(again(images), net(images)):
+        raise CourseError(f"{card['name']} does not compute the same once packed: it is not recorded.")
 
 
 def recorded_history(name: str, arch: str = "convnet", data_name: str = "cifar10") -> History:

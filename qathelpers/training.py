@@ -24,7 +24,6 @@ from .muon import Muon
 from .recipe import Recipe
 
 BATCHNORM_BATCHES = 20
-LATENT_CLIP = 2.0  # times the root mean square of a layer's weights
 
 __all__ = ["History", "Recipe", "evaluate", "fit"]
 
@@ -119,7 +118,7 @@ def make_optimizers(net: nn.Module, recipe: Recipe) -> list[torch.optim.Optimize
     latent = [layer.weight for layer in weights.quantized_layers(net).values()]
     matrices = [p for p in net.parameters() if p.ndim > 1 and all(p is not other for other in latent)]
     vectors = [p for p in net.parameters() if p.ndim <= 1]
-    groups = [{"params": matrices}, {"params": latent, "clip": LATENT_CLIP}]
+    groups = [{"params": matrices}, {"params": latent, "clip": recipe.latent_clip}]
     optimizers = []
     if matrices or latent:
         optimizers.append(Muon([group for group in groups if group["params"]], recipe.lr))

@@ -108,3 +108,23 @@ def test_the_readme_shows_the_recorded_runs(arch):
     for history in results.recorded_histories(arch):
         row = f"| {history.name} | {history['train_acc'][-1]:.3f} | {history['test_acc'][-1]:.3f} |"
         assert row in readme, row
+
+
+def test_an_interrupted_run_is_not_recorded_and_leaves_what_was_there(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(results, "RECORDED", tmp_path / "data")
+    results.load_or_train("BinaryNN", tiny, 1, arch="lenet")
+    files = results.record("BinaryNN", "lenet", "shapes")
+    before = [path.read_bytes() for path in files]
+    run = History.load(results.run_folder("shapes", "lenet") / "BinaryNN.npy")
+    run.card["epochs"] = 2
+    run.save(results.run_folder("shapes", "lenet") / "BinaryNN.npy")
+    with pytest.raises(CourseError, match="one finished run"):
+        results.record("BinaryNN", "lenet", "shapes")
+    assert [path.read_bytes() for path in files] == before
+
+
+def test_of_other_seeds_the_history_alone_is_recorded(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(results, "RECORDED", tmp_path / "data")
+    results.load_or_train("BinaryNN", tiny, 1, arch="lenet", seed=3)
+    files = results.record("BinaryNN", "lenet", "shapes", seed=3)
+    assert [path.name for path in files] == ["BinaryNN-seed3.npy"] and files[0].exists()
