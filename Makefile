@@ -24,14 +24,8 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-notebooks: $(READY)  ## execute all notebooks in place, on the real data, and clean them
-	QAT_DATA=cifar10 $(BIN)/jupyter nbconvert --to notebook --inplace --execute \
-	  --ExecutePreprocessor.store_widget_state=False --ExecutePreprocessor.timeout=1800 $(NOTEBOOKS)
-	$(BIN)/jupyter nbconvert --to notebook --inplace $(NOTEBOOKS) \
-	  --ClearMetadataPreprocessor.enabled=True --ClearMetadataPreprocessor.clear_notebook_metadata=False \
-	  --ClearMetadataPreprocessor.preserve_cell_metadata_mask=tags \
-	  --CoalesceStreamsPreprocessor.enabled=True \
-	  --TagRemovePreprocessor.enabled=True --TagRemovePreprocessor.remove_all_outputs_tags=shows-photographs
+notebooks: $(READY)  ## execute all notebooks in place, on the real data, and write their solutions
+	QAT_DATA=cifar10 $(BIN)/python -m qathelpers notebooks $(NOTEBOOKS)
 
 bench: $(READY)  ## measure training on this machine, side by side
 	$(BIN)/python -m qathelpers bench

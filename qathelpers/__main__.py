@@ -126,6 +126,16 @@ def check(context: click.Context) -> None:
         context.exit(1)
 
 
+@main.command("notebooks")
+@click.argument("paths", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+def refresh_notebooks(paths: tuple[Path, ...]) -> None:
+    """Execute the notebooks at PATHS in place and write their solutions, in solutions/ beside them."""
+    from . import notebooks  # not at the top: it brings nbconvert, which no other command needs
+
+    for path in paths:
+        print("saved", *notebooks.refresh(path))
+
+
 @main.group(invoke_without_command=True)
 @data_option
 @click.option("--json", "file", type=click.Path(path_type=Path), help="Write the tables there too.")

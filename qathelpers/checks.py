@@ -8,10 +8,13 @@ from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
 
+import torch
+
 from . import data, hardware, settings
 from .errors import CourseError
 
 PACKAGES = ("torch", "torchvision", "brevitas", "numpy", "matplotlib", "jupyterlab", "nbval", "ipywidgets")
+Mistakes = Sequence[tuple[object, str]]  # wrong answers that people give, and what to tell them
 NEEDED_GB = 2  # for the data, a download in progress and some runs
 
 
@@ -81,37 +84,101 @@ def _disk() -> str:
     return f"{free:.0f} GB free where the course is"
 
 
-def number(name: str, answer: object, expected: float, *, hint: str, tolerance: float = 0.005) -> None:
-    """Say whether an exercise's `answer` is `expected` up to a relative `tolerance`, and what is wrong if not."""
+def number(
+    name: str, answer: object, expected: float, *, hint: str, mistakes: Mistakes = (), tolerance: float = 0.005
+) -> None:
+    """Say whether an exercise's `answer` is `expected` up to a relative `tolerance`, and what is wrong if not.
+
+    `mistakes` are wrong answers that people give, each with a sentence about what led there; `hint` is for all others.
+    """
     try:
         value = float(answer)
     except (TypeError, ValueError, RuntimeError):  # RuntimeError: a tensor of several elements
         return _verdict(name, answer, "a number is wanted", hint)
-    near = math.isclose(value, expected, rel_tol=tolerance, abs_tol=1e-9)
-    _verdict(name, answer, "" if near else f"{value:g} is too {'large' if value > expected else 'small'}", hint)
+    if _near(value, expected, tolerance):
+        return _verdict(name, answer)
+    for wrong, sentence in mistakes:
+        if _near(value, wrong, tolerance):
+            return _verdict(name, answer, f"{value:g} is not it", sentence)
+    _verdict(name, answer, f"{value:g} is too {'large' if value > expected else 'small'}", hint)
 
 
-def sequence(name: str, answer: object, expected: Sequence[int], *, hint: str) -> None:
-    """Say whether an exercise's `answer` has the numbers `expected`, in this order, and what is wrong if not."""
+def sequence(name: str, answer: object, expected: Sequence[float], *, hint: str, mistakes: Mistakes = ()) -> None:
+    """Say whether an exercise's `answer` has the numbers `expected`, in this order, and what is wrong if not.
+
+    `mistakes` as in `number`.
+    """
     try:
         values = [float(value) for value in answer]
     except (TypeError, ValueError):
         return _verdict(name, answer, "a list of numbers is wanted", hint)
-    right = values == [float(value) for value in expected]
+    if values == [float(value) for value in expected]:
+        return _verdict(name, answer)
+    for wrong, sentence in mistakes:
+        if values == [float(value) for value in wrong]:
+            return _verdict(name, answer, f"{answer} is not it", sentence)
     same = sorted(values) == sorted(map(float, expected))
-    problem = "the order is another one" if same else f"{answer} is not it"
-    _verdict(name, answer, "" if right else problem, hint)
+    _verdict(name, answer, "the order is another one" if same else f"{answer} is not it", hint)
 
 
-def text(name: str, answer: object, expected: str, *, hint: str) -> None:
-    """Say whether an exercise's `answer` is the word `expected`, whatever its case, and what is wrong if not."""
+def text(name: str, answer: object, expected: str, *, hint: str, mistakes: Mistakes = ()) -> None:
+    """Say whether an exercise's `answer` is the word `expected`, whatever its case, and what is wrong if not.
+
+    `mistakes` as in `number`.
+    """
     if not isinstance(answer, str):
         return _verdict(name, answer, "a word in quotes is wanted", hint)
-    right = answer.strip().lower() == expected.lower()
-    _verdict(name, answer, "" if right else f"{answer!r} is not it", hint)
+    word = answer.strip().lower()
+    if word == expected.lower():
+        return _verdict(name, answer)
+    for wrong, sentence in mistakes:
+        if word == wrong.lower():
+            return _verdict(name, answer, f"{answer!r} is not it", sentence)
+    _verdict(name, answer, f"{answer!r} is not it", hint)
 
 
-def _verdict(name: str, answer: object, problem: str, hint: str) -> None:
+def function(
+    name: str,
+    answer: Callable[..., object] | None,
+    expected: Callable[..., torch.Tensor],
+    inputs: Sequence[tuple],
+    *,
+    hint: str,
+    mistakes: Mistakes = (),
+) -> None:
+    """Say whether an exercise's function returns what `expected` does for each of `inputs`, tuples of arguments.
+
+    `mistakes` are functions that people write, each with a sentence about what is wrong with it. Whatever the answer
+    raises is shown as a sentence.
+    """
+    if answer is None or not callable(answer):
+        return _verdict(name, answer, "a function is wanted", hint)
+    try:
+        results = [answer(*arguments) for arguments in inputs]
+    except Exception as error:  # the reader's code raises anything
+        return _verdict(name, answer, f"it raises {type(error).__name__} ({error})", hint)
+    if all(result is None for result in results):
+        return _verdict(name, None, "", hint)
+    if _same(results, expected, inputs):
+        return _verdict(name, answer)
+    sentence = next((words for wrong, words in mistakes if _same(results, wrong, inputs)), hint)
+    _verdict(name, answer, f"it returns {results[0]}, wanted is {expected(*inputs[0])}", sentence)
+
+
+def _near(value: float, expected: float, tolerance: float) -> bool:
+    return math.isclose(value, expected, rel_tol=tolerance, abs_tol=1e-6)
+
+
+def _same(results: list, function: Callable[..., torch.Tensor], inputs: Sequence[tuple]) -> bool:
+    wanted = [torch.as_tensor(function(*arguments)).float() for arguments in inputs]
+    try:
+        found = [torch.as_tensor(result).detach().float() for result in results]
+    except (TypeError, ValueError, RuntimeError):
+        return False
+    return all(a.shape == b.shape and torch.allclose(a, b, atol=1e-5) for a, b in zip(found, wanted, strict=True))
+
+
+def _verdict(name: str, answer: object, problem: str = "", hint: str = "") -> None:
     if answer is None:
         print(f"{name}: not answered yet. Hint: {hint}")
     elif problem:

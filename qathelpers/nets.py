@@ -4,6 +4,7 @@ PytorchNN, TernaryNN and BinaryNN differ in nothing but the quantizers. That is 
 """
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import brevitas.nn as qnn
 import torch
@@ -11,6 +12,7 @@ from torch import nn
 
 from . import quantizers as q
 from .errors import CourseError
+from .frequencies import Frequencies
 from .recipe import Recipe
 
 ENDS_SUFFIX = "-8bit-ends"  # a scheme's variant that keeps the first and the last layer's weights at 8 bits
@@ -141,8 +143,9 @@ class Block(nn.Module):
 class ConvNet(nn.Module):
     """A residual net made to train fast on a CPU: 0.50 M weights, 14 million multiplications an image.
 
-    The first convolution moves in steps of two pixels, so that no other one sees more than 16 x 16 positions. A
-    BatchNorm follows every layer, the last one too: it makes logits of the right size out of weights of any scale.
+    Its stem is fixed (`Frequencies`) and moves in steps of two pixels, so that no convolution sees more than 16 x 16
+    positions. A BatchNorm follows every layer, the last one too: it makes logits of the right size out of weights of
+    any scale.
     """
 
     epochs, epochs_with_bf16 = 5, 8  # what three nets are trained for in ten minutes on two cores
@@ -151,8 +154,8 @@ class ConvNet(nn.Module):
     def __init__(self, scheme: Scheme) -> None:
         """Build the net with the quantizers of `scheme`."""
         super().__init__()
-        self.stem = nn.Sequential(scheme.conv(3, 24, 4, end=True, stride=2, padding=1), nn.BatchNorm2d(24))
-        self.blocks = nn.Sequential(Block(scheme, 24, 48, 2), Block(scheme, 48, 96, 2), Block(scheme, 96, 152, 1))
+        self.stem = nn.Sequential(Frequencies(), nn.BatchNorm2d(Frequencies.channels))
+        self.blocks = nn.Sequential(Block(scheme, 32, 48, 2), Block(scheme, 48, 96, 2), Block(scheme, 96, 152, 1))
         self.head = nn.Sequential(
             nn.AdaptiveMaxPool2d(1),
             nn.Flatten(),
@@ -169,18 +172,23 @@ class ConvNet(nn.Module):
 ARCHITECTURES: dict[str, type[nn.Module]] = {"lenet": LeNet, "convnet": ConvNet}
 
 
-def build(name: str, arch: str = "convnet", seed: int = 0) -> nn.Module:
-    """Return a new net of scheme `name` and architecture `arch`, initialized from `seed`.
+def build(name: str | Scheme, arch: str = "convnet", seed: int = 0) -> nn.Module:
+    """Return a new net of scheme `name`, or of a `Scheme` of your own, and architecture `arch`.
 
-    The net carries `name`, `arch`, `bits`, `seed` and the `recipe` it is best trained with. The latent weights of all
-    schemes start from the same values. Raises CourseError listing the names when there is no such scheme or
-    architecture.
+    It is initialized from `seed` and carries `name`, `arch`, `bits`, `seed` and the `recipe` it is best trained with.
+    The latent weights of all schemes start from the same values. Raises CourseError listing the names when there is no
+    such scheme or architecture.
     """
-    for value, known, kind in ((name, SCHEMES, "net"), (arch, ARCHITECTURES, "architecture")):
-        if value not in known:
-            raise CourseError(f"There is no {kind} {value!r}: choose one of {', '.join(known)}.")
+    scheme = name if isinstance(name, Scheme) else _choose("net", name, SCHEMES)
+    architecture = _choose("architecture", arch, ARCHITECTURES)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        net = ARCHITECTURES[arch](SCHEMES[name])
-    net.name, net.arch, net.bits, net.seed = name, arch, SCHEMES[name].bits, seed
+        net = architecture(scheme)
+    net.name, net.arch, net.bits, net.seed = scheme.name, arch, scheme.bits, seed
     return net
+
+
+def _choose(kind: str, name: str, known: dict) -> Any:
+    if name not in known:
+        raise CourseError(f"There is no {kind} {name!r}: choose one of {', '.join(known)}.")
+    return known[name]

@@ -108,6 +108,22 @@ def _draw_levels(axes: Axes, values: torch.Tensor, own: str) -> None:
     axes.legend(loc="upper right", fontsize="small")
 
 
+def latent_over_epochs(snapshots: Sequence[torch.Tensor], titles: Sequence[str], name: str = "") -> Figure:
+    """Draw a histogram for each of a layer's latent weights, taken at several times; colour is that of the net `name`.
+
+    All have the same axes, so that what moves is the weights.
+    """
+    figure = Figure(figsize=(2.4 * len(snapshots), 2.4), layout="constrained")
+    largest = max(float(weight.abs().max()) for weight in snapshots)
+    axes = None
+    for index, (weight, title) in enumerate(zip(snapshots, titles, strict=True)):
+        axes = figure.add_subplot(1, len(snapshots), index + 1, sharex=axes, sharey=axes)
+        axes.hist(weight.flatten().numpy(), bins=np.linspace(-largest, largest, 61), color=colour(name))
+        axes.set(title=title, xlabel="latent weight")
+        axes.label_outer()
+    return figure
+
+
 def confusion(labels: torch.Tensor, guesses: torch.Tensor, classes: Sequence[str], title: str = "") -> Figure:
     """Draw how often (in %) images of a class (row) were taken for each class (column); int64 (n,) both."""
     counts = np.zeros((len(classes), len(classes)))

@@ -4,7 +4,7 @@ import itertools
 import math
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -37,13 +37,15 @@ def fit(
     seed: int = 0,
     device: str | torch.device | None = None,
     folder: str | Path | None = None,
+    on_epoch: Callable[[History], None] | None = None,
 ) -> History:
     """Train `net` in place on the training images of `data` and return its history.
 
     `recipe` defaults to the net's own, `device` to the fastest there is. `seed` decides order, shifts and flips. With
     `folder` it saves there `<name>.npy` and `.json` (the history), `<name>.safetensors` (the weights), and after each
     epoch `<name>.resume.safetensors`, from which the same call goes on: on a CPU bit for bit as if never interrupted.
-    Interrupted by Ctrl-C or the notebook's stop button it returns the history so far.
+    `on_epoch` is called with the history so far after each epoch. Interrupted by Ctrl-C or the notebook's stop button
+    the training ends and its history so far is returned.
     Raises CourseError when the loss is no longer a number or `folder` cannot be written, ValueError for `epochs` < 1.
     """
     if epochs < 1:
@@ -104,6 +106,8 @@ def fit(
             )
             if files:
                 files.write_resume(history, net, optimizers)
+            if on_epoch:
+                on_epoch(history)
     except KeyboardInterrupt:
         print(f"{history.name}: stopped in epoch {len(history) + 1} of {epochs}; epochs 1 to {len(history)} are kept")
     for warning in weights.warnings(net):

@@ -8,6 +8,8 @@ import torch
 from qathelpers import shapes
 from qathelpers.data import Data
 
+SETTINGS = {name: value for name, value in os.environ.items() if name.startswith("QAT_")}
+
 
 @pytest.fixture(autouse=True)
 def clean_settings(monkeypatch, tmp_path):
@@ -26,3 +28,15 @@ def tiny():
 @pytest.fixture(scope="session")
 def images():
     return torch.randint(0, 256, (20, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture
+def short_course(monkeypatch):
+    """A notebook's kernel finds the data that the tests were called with, and trains for an epoch on few images."""
+    for name in ("QAT_DATA", "QAT_DATA_DIR", "QAT_CACHE_DIR"):
+        if name in SETTINGS:
+            monkeypatch.setenv(name, SETTINGS[name])
+        elif name == "QAT_CACHE_DIR":
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("QAT_MAX_EPOCHS", "1")
+    monkeypatch.setenv("QAT_MAX_IMAGES", "2000")

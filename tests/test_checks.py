@@ -1,3 +1,4 @@
+import re
 from importlib import metadata
 
 import pytest
@@ -52,3 +53,35 @@ def test_setup_names_versions_and_device(capsys):
     checks.setup()
     output = capsys.readouterr().out
     assert f"torch {metadata.version('torch')}" in output and "trains on" in output
+
+
+def test_a_known_mistake_gets_its_own_hint(capsys):
+    checks.number("x", 3, 0.4, hint="think", mistakes=[(3.2, "no"), (3, "That is bits.")])
+    checks.sequence("y", [0, 1], [1], hint="look", mistakes=[((0, 1), "Without the zero.")])
+    checks.text("z", "dog", "cat", hint="look", mistakes=[("Dog", "It barks.")])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("Hint: ")[1] for line in lines] == ["That is bits.", "Without the zero.", "It barks."]
+
+
+def _raises(x):
+    raise KeyError("nothing")
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (lambda x: x.sign(), "f: solved."),
+        (lambda x: [-1.0, 1.0], "f: solved."),
+        (None, "a function is wanted|not answered yet"),
+        (lambda x: None, "not answered yet. Hint: look"),
+        (lambda x: x, r"it returns tensor\(\[-2., 3.\]\), wanted is tensor\(\[-1., +1.\]\). Hint: You forgot it."),
+        (lambda x: x.abs(), "Hint: look"),
+        (lambda x: "word", "it returns word, wanted is"),
+        (_raises, r"it raises KeyError \('nothing'\). Hint: look"),
+        (3, "a function is wanted"),
+    ],
+)
+def test_functions(capsys, answer, said):
+    inputs = [(torch.tensor([-2.0, 3.0]),)]
+    checks.function("f", answer, torch.sign, inputs, hint="look", mistakes=[(lambda x: x, "You forgot it.")])
+    assert re.search(said, capsys.readouterr().out)

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from qathelpers import nets, weights
+from qathelpers import nets, quantizers, weights
 from qathelpers.errors import CourseError
 
 PUBLIC = ["PytorchNN", "TernaryNN", "BinaryNN", "XnorNN", "Int2NN", "Int4NN", "Int8NN"]
@@ -41,20 +41,28 @@ def test_a_seed_decides_the_weights_and_leaves_the_global_generator_alone():
     torch.manual_seed(5)
     expected = torch.rand(1)
     torch.manual_seed(5)
-    first, same, other = (nets.build("BinaryNN", seed=seed).stem[0].weight for seed in (0, 0, 1))
+    first, same, other = (nets.build("BinaryNN", seed=seed).head[3].weight for seed in (0, 0, 1))
     assert torch.equal(first, same) and not torch.equal(first, other)
     assert torch.equal(torch.rand(1), expected)
 
 
 def test_8bit_ends_are_in_the_name_and_in_the_net():
-    layers = weights.quantized_layers(nets.build("BinaryNN-8bit-ends"))
+    layers = weights.quantized_layers(nets.build("BinaryNN-8bit-ends", "lenet"))
     levels = [len(weights.describe(name, layer).integers) for name, layer in layers.items()]
     assert levels[0] > 50 and levels[-1] > 50
     assert set(levels[1:-1]) == {2}
-    assert len(weights.describe("stem", weights.first_layer(nets.build("BinaryNN"))).integers) == 2
+    assert len(weights.describe("first", weights.first_layer(nets.build("BinaryNN"))).integers) == 2
 
 
 @pytest.mark.parametrize(("name", "arch"), [("ternary", "convnet"), ("TernaryNN", "resnet")])
 def test_a_wrong_name_lists_the_right_ones(name, arch):
     with pytest.raises(CourseError, match=r"TernaryNN|convnet"):
         nets.build(name, arch)
+
+
+def test_a_scheme_of_your_own_makes_a_net():
+    mine = nets.Scheme("MyNN", "W3A32", quantizers.Int4Weight.let(bit_width=3), ends=quantizers.Int8Weight)
+    net = nets.build(mine, "lenet")
+    levels = [len(report.integers) for report in map(weights.describe, "abcde", weights.quantized_layers(net).values())]
+    assert (net.name, net.bits) == ("MyNN", "W3A32")
+    assert max(levels[1:-1]) == 7 and min(levels[0], levels[-1]) > 50

@@ -41,3 +41,10 @@ def test_confusion_counts_in_percent_of_a_row():
 def test_figures_are_saved(tmp_path):
     path = plots.save(plots.accuracy([history("BinaryNN")]), tmp_path / "new" / "a.png")
     assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_snapshots_of_latent_weights_share_their_axes():
+    figure = plots.latent_over_epochs([torch.randn(9), 5 * torch.randn(9)], ["before", "after"], "BinaryNN")
+    assert [axes.get_title() for axes in figure.axes] == ["before", "after"]
+    assert figure.axes[0].get_xlim() == figure.axes[1].get_xlim()
+    assert figure.axes[0].get_ylim() == figure.axes[1].get_ylim()

@@ -184,3 +184,9 @@ def test_the_card_says_what_was_done_on_what(tiny):
     assert (card["name"], card["arch"], card["bits"], card["seed"]) == ("BinaryNN", "lenet", "W1A32", 4)
     assert (card["data"], card["train_images"], card["epochs"]) == ("shapes", 400, 1)
     assert card["hardware"] and card["versions"]["torch"] and card["date"]
+
+
+def test_after_each_epoch_the_caller_is_told(tiny):
+    lengths = []
+    training.fit(lenet(), tiny, 2, recipe=RECIPE, device="cpu", on_epoch=lambda history: lengths.append(len(history)))
+    assert lengths == [1, 2]
