@@ -15,7 +15,7 @@ PATTERN_BITS = 4  # the fixed stem's filters are integers from -4 to 4
 
 @torch.no_grad()
 def layers(net: nn.Module, image: tuple[int, int, int] = (3, 32, 32)) -> pd.DataFrame:
-    """Return a row a convolution or linear layer, or fixed stem, of `net`, for one image of a shape (channels, height, width).
+    """Return a row a convolution, linear layer or fixed stem of `net`, for one `image` (channels, height, width).
 
     `weights` and `MACs` (multiplications, each with an addition) are counts; `W` and `A` the bits of a weight (1.58 for
     three levels) and of an input; `bytes` those of the packed weights with their scales; `bit operations` the product
