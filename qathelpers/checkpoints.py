@@ -19,8 +19,9 @@ from .files import write_atomically
 from .history import ROW, History
 from .nets import build
 
-# What may differ between the part of a training before an interruption and the part after it.
-CIRCUMSTANCES = ("device", "hardware", "precision", "versions", "date")
+# What may differ between the part of a training before an interruption and the part after it. (`kB` follows from the
+# weights: three levels of which one is not used yet pack as two.)
+CIRCUMSTANCES = ("kB", "device", "hardware", "precision", "versions", "date")
 
 
 def card(net: nn.Module, data: Data, *, epochs: int, seed: int, device: torch.device, recipe: dict) -> dict:
@@ -30,6 +31,7 @@ def card(net: nn.Module, data: Data, *, epochs: int, seed: int, device: torch.de
         "arch": getattr(net, "arch", type(net).__name__),
         "bits": getattr(net, "bits", "unknown"),
         "weights": sum(parameter.numel() for parameter in net.parameters()),
+        "kB": _packed_size(net),
         "init_seed": getattr(net, "seed", None),
         "data": data.name,
         "train_images": len(data.train_labels),
@@ -43,6 +45,13 @@ def card(net: nn.Module, data: Data, *, epochs: int, seed: int, device: torch.de
         "versions": hardware.versions(),
         "date": date.today().isoformat(),
     }
+
+
+def _packed_size(net: nn.Module) -> float | None:
+    try:
+        return round(packing.kilobytes(net), 1)
+    except ValueError:  # weights that are not numbers: the training will say so
+        return None
 
 
 def stem(card: dict) -> str:

@@ -64,16 +64,15 @@ def _bits(layer: nn.Module | None) -> float:
     return {2: 1, 3: 1.58}.get(levels, float(layer.quant_weight().bit_width))
 
 
-def kilobytes(net: nn.Module) -> float:
-    """Return how large `net` is, its weights packed, all else (scales, BatchNorms) as it is; 1 kB is 1000 bytes."""
-    return sum(tensor.nbytes for tensor in packing.pack_net(net)[0].values()) / 1000
-
-
 def summary(nets: list[nn.Module]) -> pd.DataFrame:
     """Return a row a net: kilobytes (packed), millions of MACs and of bit operations an image."""
     rows = []
     for net in nets:
         table = layers(net)
-        row = {"net": net.name, "kB": round(kilobytes(net), 1), "million MACs": round(table["MACs"].sum() / 1e6, 1)}
+        row = {
+            "net": net.name,
+            "kB": round(packing.kilobytes(net), 1),
+            "million MACs": round(table["MACs"].sum() / 1e6, 1),
+        }
         rows.append(row | {"million bit operations": round(table["bit operations"].sum() / 1e6, 1)})
     return pd.DataFrame(rows).set_index("net")

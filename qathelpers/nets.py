@@ -150,17 +150,23 @@ class ConvNet(nn.Module):
 
     epochs, epochs_with_bf16 = 5, 8  # what three nets are trained for in ten minutes on two cores
     recipe = Recipe(growing=2 / 3)
+    widths = (48, 96, 152)  # channels of the three blocks
 
     def __init__(self, scheme: Scheme) -> None:
         """Build the net with the quantizers of `scheme`."""
         super().__init__()
         self.stem = nn.Sequential(Frequencies(), nn.BatchNorm2d(Frequencies.channels))
-        self.blocks = nn.Sequential(Block(scheme, 32, 48, 2), Block(scheme, 48, 96, 2), Block(scheme, 96, 152, 1))
+        first, second, third = self.widths
+        self.blocks = nn.Sequential(
+            Block(scheme, Frequencies.channels, first, 2),
+            Block(scheme, first, second, 2),
+            Block(scheme, second, third, 1),
+        )
         self.head = nn.Sequential(
             nn.AdaptiveMaxPool2d(1),
             nn.Flatten(),
             scheme.act(),
-            scheme.linear(152, 10, end=True),
+            scheme.linear(third, 10, end=True),
             nn.BatchNorm1d(10),
         )
 

@@ -56,6 +56,14 @@ def pack_net(net: nn.Module) -> tuple[dict[str, torch.Tensor], dict[str, dict]]:
     return tensors, layers
 
 
+def kilobytes(net: nn.Module) -> float:
+    """Return how large `net` is, its weights packed, all else (scales, BatchNorms) as it is; 1 kB is 1000 bytes.
+
+    Raises ValueError when weights are not numbers.
+    """
+    return sum(tensor.nbytes for tensor in pack_net(net)[0].values()) / 1000
+
+
 @torch.no_grad()
 def unpack_net(net: nn.Module, tensors: dict[str, torch.Tensor], layers: dict[str, dict]) -> dict[str, torch.Tensor]:
     """Fix the scales of the quantizers of `net` at the packed ones and return the state to load into it.

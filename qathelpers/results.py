@@ -118,6 +118,7 @@ def table(histories: list[History]) -> pd.DataFrame:
         {
             "net": history.name,
             "bits": history.card["bits"],
+            "kB": history.card.get("kB", float("nan")),
             "train": round(float(history["train_acc"][-1]), 4),
             "test": round(float(history["test_acc"][-1]), 4),
             "epochs": len(history),

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from qathelpers import costs, nets
+from qathelpers import costs, nets, packing
 
 
 def test_layers_of_lenet_counted_by_hand():
@@ -26,7 +26,7 @@ def test_bits_are_those_of_the_scheme(name, w, a):
 def test_kilobytes_are_those_of_the_packed_net():
     table = costs.layers(nets.build("BinaryNN"))
     batchnorms = sum(4 * 4 * m.num_features + 8 for m in nets.build("BinaryNN").modules() if hasattr(m, "num_features"))
-    assert costs.kilobytes(nets.build("BinaryNN")) == (table["bytes"].sum() + batchnorms) / 1000
+    assert packing.kilobytes(nets.build("BinaryNN")) == (table["bytes"].sum() + batchnorms) / 1000
 
 
 def test_counting_leaves_the_net_as_it_was():
