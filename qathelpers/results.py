@@ -144,6 +144,20 @@ def spread(histories: list[History]) -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
+def leaderboard(data_name: str, kilobytes: float = float("inf")) -> pd.DataFrame:
+    """Return your own runs on a data set, of all architectures, that are no larger than `kilobytes`, the best first.
+
+    Of packed weights, as in the card. Trained with `Data.validation_split`, their "test" accuracy is one for choosing.
+    """
+    folders = sorted(path for path in (settings.results_dir() / data_name).glob("*") if path.is_dir())
+    histories = [history for folder in folders for history in find_histories(folder)]
+    if not histories:
+        return pd.DataFrame()
+    board = table(histories)[["bits", "kB", "train", "test", "epochs"]]
+    board.insert(0, "arch", [history.card["arch"] for history in histories])
+    return board[board["kB"] <= kilobytes].sort_values("test", ascending=False)
+
+
 @torch.no_grad()
 def predict(net: nn.Module, images: torch.Tensor, batch_size: int = 1000) -> torch.Tensor:
     """Return the logits (n, 10), on the CPU, of uint8 `images` (n, 3, 32, 32), in eval mode."""

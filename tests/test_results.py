@@ -128,3 +128,16 @@ def test_of_other_seeds_the_history_alone_is_recorded(tiny, tmp_path, monkeypatc
     results.load_or_train("BinaryNN", tiny, 1, arch="lenet", seed=3)
     files = results.record("BinaryNN", "lenet", "shapes", seed=3)
     assert [path.name for path in files] == ["BinaryNN-seed3.npy"] and files[0].exists()
+
+
+def test_the_leaderboard_has_the_runs_within_the_budget_the_best_first(tmp_path):
+    assert results.leaderboard("shapes").empty
+    sizes = {"PytorchNN": 250.0, "TernaryNN": 20.0, "BinaryNN": 15.0}
+    for (name, size), accuracy in zip(sizes.items(), (0.9, 0.6, 0.7), strict=True):
+        run = history(name, accuracy=accuracy)
+        run.card["kB"] = size
+        run.save(results.run_folder("shapes", f"arch{name}") / f"{name}.npy")
+    board = results.leaderboard("shapes", 100)
+    assert list(board.index) == ["BinaryNN", "TernaryNN"] and board["arch"].iloc[0] == "lenet"
+    assert list(results.leaderboard("shapes").index) == ["PytorchNN", "BinaryNN", "TernaryNN"]
+    assert results.leaderboard("cifar10").empty
