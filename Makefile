@@ -24,7 +24,7 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-notebooks: $(READY)  ## execute all notebooks in place, on the real data, and write their solutions
+notebooks: .venv/.deploy  ## execute all notebooks in place, on the real data, and write their solutions
 	QAT_DATA=cifar10 $(BIN)/python -m qathelpers notebooks $(NOTEBOOKS)
 
 bench: $(READY)  ## measure training on this machine, side by side
@@ -32,6 +32,10 @@ bench: $(READY)  ## measure training on this machine, side by side
 
 clean:  ## remove the environment and the caches, not data or runs
 	rm -rf .venv .pytest_cache .ruff_cache .hypothesis
+
+.venv/.deploy: $(READY)  # what only the export of nets needs
+	$(BIN)/python -m pip install --quiet --editable '.[deploy]'
+	@touch .venv/.deploy
 
 $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 10) else "Python 3.10 or newer is needed: make PYTHON=python3.12")'

@@ -3,7 +3,7 @@
 PytorchNN, TernaryNN and BinaryNN differ in nothing but the quantizers. That is the experiment.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import brevitas.nn as qnn
@@ -27,6 +27,7 @@ class Scheme:
     weight: type | None = None
     activation: type | None = None
     ends: type | None = None  # of the weights of the first and the last layer
+    recipe: dict[str, Any] = field(default_factory=dict)  # in what it is best trained otherwise than its architecture
 
     def conv(self, inputs: int, outputs: int, kernel: int, end: bool = False, **options) -> nn.Module:
         """Return a convolution without bias whose weights are quantized; a BatchNorm is to follow."""
@@ -56,7 +57,7 @@ def _schemes() -> dict[str, Scheme]:
         Scheme("PytorchNN", "W32A32"),
         Scheme("TernaryNN", "W1.58A32", q.TernaryWeight),
         Scheme("BinaryNN", "W1A32", q.BinaryWeight),
-        Scheme("XnorNN", "W1A1", q.BinaryWeight, q.BinaryActivation),
+        Scheme("XnorNN", "W1A1", q.BinaryWeight, q.BinaryActivation, recipe={"optimizer": "adam", "lr": 0.005}),
         Scheme("Int2NN", "W2A2", q.Int2Weight, q.Int2Activation),
         Scheme("Int4NN", "W4A4", q.Int4Weight, q.Int4Activation),
         Scheme("Int8NN", "W8A8", q.Int8Weight, q.Int8Activation),
@@ -191,6 +192,7 @@ def build(name: str | Scheme, arch: str = "convnet", seed: int = 0) -> nn.Module
         torch.manual_seed(seed)
         net = architecture(scheme)
     net.name, net.arch, net.bits, net.seed = scheme.name, arch, scheme.bits, seed
+    net.recipe = replace(architecture.recipe, **scheme.recipe)
     return net
 
 

@@ -7,16 +7,17 @@ from dataclasses import dataclass
 class Recipe:
     """How a net is trained.
 
-    `lr` is Muon's, for weights, relative to their norm; `vector_lr` is SGD's, for biases, BatchNorms, learned scales.
-    Both fall linearly from the first step to `final` of their start after the last one. Latent weights beyond
-    `latent_clip` times the root mean square of their layer are cut back to it. `augment` flips images and shifts them
-    by up to `max_shift` pixels. Over a share `growing` of the epochs, from the first, images grow from
-    16 x 16 pixels to their full size, in training and test: small ones take a quarter of the time, and what they teach
-    holds for large ones.
+    With the `optimizer` "muon", `lr` is Muon's, for weights, relative to their norm, and `vector_lr` SGD's, for biases,
+    BatchNorms and learned scales; latent weights beyond `latent_clip` times the root mean square of their layer are cut
+    back to it. With "adam", `lr` is Adam's, for all. Learning rates fall linearly, from the first step to `final` of
+    their start after the last one. `augment` flips images and shifts them by up to `max_shift` pixels. Over a share
+    `growing` of the epochs, from the first, images grow from 16 x 16 pixels to their full size, in training and test:
+    small ones take a quarter of the time, and what they teach holds for large ones.
     Source of the growing images: J. Howard's DAWNBench entry (www.fast.ai/posts/2018-04-30-dawnbench-fastai.html).
     """
 
     batch_size: int = 256
+    optimizer: str = "muon"
     lr: float = 0.12
     vector_lr: float = 0.05
     final: float = 0.02

@@ -118,6 +118,18 @@ def fit(
 
 
 def make_optimizers(net: nn.Module, recipe: Recipe) -> list[torch.optim.Optimizer]:
+    """Return the optimizers of `recipe` for `net`; raises ValueError when it names another than "muon" or "adam"."""
+    makers = {"muon": _muon_and_sgd, "adam": lambda net, recipe: [torch.optim.Adam(net.parameters(), recipe.lr)]}
+    if recipe.optimizer not in makers:
+        raise ValueError(f"the recipe's optimizer is {recipe.optimizer!r}; known are {', '.join(makers)}")
+    optimizers = makers[recipe.optimizer](net, recipe)
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["initial_lr"] = group["lr"]
+    return optimizers
+
+
+def _muon_and_sgd(net: nn.Module, recipe: Recipe) -> list[torch.optim.Optimizer]:
     """Return Muon for the weights, latent ones clipped, and SGD for what has one dimension or none."""
     latent = [layer.weight for layer in weights.quantized_layers(net).values()]
     matrices = [p for p in net.parameters() if p.ndim > 1 and all(p is not other for other in latent)]
@@ -128,9 +140,6 @@ def make_optimizers(net: nn.Module, recipe: Recipe) -> list[torch.optim.Optimize
         optimizers.append(Muon([group for group in groups if group["params"]], recipe.lr))
     if vectors:
         optimizers.append(torch.optim.SGD(vectors, recipe.vector_lr, momentum=0.85, nesterov=True))
-    for optimizer in optimizers:
-        for group in optimizer.param_groups:
-            group["initial_lr"] = group["lr"]
     return optimizers
 
 

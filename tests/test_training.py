@@ -190,3 +190,11 @@ def test_after_each_epoch_the_caller_is_told(tiny):
     lengths = []
     training.fit(lenet(), tiny, 2, recipe=RECIPE, device="cpu", on_epoch=lambda history: lengths.append(len(history)))
     assert lengths == [1, 2]
+
+
+def test_binary_activations_are_trained_with_adam_and_an_unknown_optimizer_is_named():
+    net = nets.build("XnorNN")
+    (optimizer,) = training.make_optimizers(net, net.recipe)
+    assert isinstance(optimizer, torch.optim.Adam) and net.recipe.growing == nets.ConvNet.recipe.growing
+    with pytest.raises(ValueError, match="known are muon, adam"):
+        training.make_optimizers(net, replace(RECIPE, optimizer="sgd"))

@@ -1,0 +1,1 @@
+"""A trained net for use elsewhere; needs the extra packages of `pip install -e '.[deploy]'`."""
