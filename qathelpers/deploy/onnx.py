@@ -39,14 +39,14 @@ def export(net: nn.Module, path: str | Path, format: str = "qcdq", images: int =
             f"QCDQ has no operator for two levels, so Brevitas cannot write {net.name} that way: use "
             "format='qonnx', or export its ternary twin."
         )
-    from brevitas.export import export_onnx_qcdq, export_qonnx  # here: both need onnx when imported
-
-    write = export_onnx_qcdq if format == "qcdq" else export_qonnx
     copy, example = _copy(net), torch.randn(images, 3, 32, 32)
     # The older exporter: it stores integers, in one file; the newer one floats, in two.
     options = {"dynamo": False, "keep_initializers_as_inputs": False}
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
+        from brevitas.export import export_onnx_qcdq, export_qonnx  # here, because it needs onnx, and warns
+
+        write = export_onnx_qcdq if format == "qcdq" else export_qonnx
         write_atomically(Path(path), lambda file: write(copy, args=example, export_path=str(file), **options))
     return Path(path)
 
