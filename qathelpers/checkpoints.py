@@ -186,6 +186,10 @@ class Files:
         """Save the finished run and remove what was there to resume it."""
         save(net, self.weights, history.card)
         history.save(self.history)
+        self.forget()
+
+    def forget(self) -> None:
+        """Remove what an interrupted training would go on from, so that the next one starts anew."""
         with suppress(FileNotFoundError):
             self.resume.unlink()
 

@@ -32,8 +32,12 @@ class Figure(mpl.Figure):
     """
 
     def _repr_png_(self) -> bytes:
+        return self.png()
+
+    def png(self, dpi: int = 90) -> bytes:
+        """Return the picture as a file's content."""
         file = io.BytesIO()
-        self.savefig(file, format="png", dpi=90)
+        self.savefig(file, format="png", dpi=dpi)
         return file.getvalue()
 
 
@@ -52,8 +56,38 @@ def loss(histories: Sequence[History]) -> Figure:
     return _curves(histories, "loss", "cross-entropy (nats)")
 
 
+def curves(histories: Sequence[History], epochs: int | None = None) -> Figure:
+    """Draw accuracy and loss side by side, with room for `epochs` where the training is still under way."""
+    figure = Figure(figsize=(9, 3.4), layout="constrained")
+    for place, (column, label) in enumerate((("acc", "accuracy"), ("loss", "cross-entropy (nats)")), start=1):
+        axes = figure.add_subplot(1, 2, place)
+        _draw_curves(axes, histories, column, label)
+        if epochs:
+            axes.set_xlim(0.8, max(epochs, 2) + 0.2)
+    return figure
+
+
+def sizes(histories: Sequence[History]) -> Figure:
+    """Draw the last epoch's test accuracy against the packed size in kB, from the histories' cards."""
+    figure, axes = _axes(4.8, 3.4)
+    for history in histories:
+        kilobytes, accuracy = history.card.get("kB"), history["test_acc"][-1]
+        if kilobytes:
+            axes.plot(kilobytes, accuracy, "o", color=colour(history.name))
+            axes.annotate(history.name, (kilobytes, accuracy), (5, 4), textcoords="offset points", fontsize="small")
+    axes.set(xscale="log", xlabel="kB, packed", ylabel="test accuracy", title=_title(histories))
+    axes.margins(0.25)
+    axes.grid(alpha=0.3)
+    return figure
+
+
 def _curves(histories: Sequence[History], column: str, label: str) -> Figure:
     figure, axes = _axes(6.4, 4)
+    _draw_curves(axes, histories, column, label)
+    return figure
+
+
+def _draw_curves(axes: Axes, histories: Sequence[History], column: str, label: str) -> None:
     for history in histories:
         for split, style in (("train", "--"), ("test", "-")):
             values = history[f"{split}_{column}"]
@@ -71,7 +105,6 @@ def _curves(histories: Sequence[History], column: str, label: str) -> Figure:
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small")
-    return figure
 
 
 def _title(histories: Sequence[History]) -> str:

@@ -1,5 +1,6 @@
 """`fit`: the one training loop of the course, read from top to bottom."""
 
+import functools
 import itertools
 import math
 import sys
@@ -24,6 +25,7 @@ from .muon import Muon
 from .recipe import Recipe
 
 BATCHNORM_BATCHES = 20
+print_line = functools.partial(print, flush=True)  # a training whose output goes into a file can be followed
 
 __all__ = ["History", "Recipe", "evaluate", "fit"]
 
@@ -38,14 +40,18 @@ def fit(
     device: str | torch.device | None = None,
     folder: str | Path | None = None,
     on_epoch: Callable[[History], None] | None = None,
+    on_batch: Callable[[float], None] | None = None,
+    say: Callable[[str], None] = print_line,
 ) -> History:
     """Train `net` in place on the training images of `data` and return its history.
 
     `recipe` defaults to the net's own, `device` to the fastest there is. `seed` decides order, shifts and flips. With
     `folder` it saves there `<name>.npy` and `.json` (the history), `<name>.safetensors` (the weights), and after each
     epoch `<name>.resume.safetensors`, from which the same call goes on: on a CPU bit for bit as if never interrupted.
-    `on_epoch` is called with the history so far after each epoch. Interrupted by Ctrl-C or the notebook's stop button
-    the training ends and its history so far is returned.
+    `on_epoch` is called with the history so far after each epoch, `on_batch`, in the place of a progress bar, with the
+    share of the training that is done, 0 to 1, after each batch; `say` with each line. Interrupted by Ctrl-C or the
+    notebook's stop button, or by a KeyboardInterrupt from one of these, the training ends and its history so far is
+    returned.
     Raises CourseError when the loss is no longer a number or `folder` cannot be written, ValueError for `epochs` < 1.
     """
     if epochs < 1:
@@ -64,7 +70,7 @@ def fit(
     if resumed:
         net.load_state_dict(resumed.net)  # before the optimizers are made: Brevitas may replace parameters in it
         history.rows = resumed.rows
-        print(f"{history.name}: resumed after epoch {len(history)} of {epochs}")
+        say(f"{history.name}: resumed after epoch {len(history)} of {epochs}")
     optimizers = make_optimizers(net, recipe)
     if resumed:
         resumed.restore(optimizers)
@@ -85,7 +91,7 @@ def fit(
         for epoch in range(len(history), epochs):
             start = time.perf_counter()
             growth = epoch / growing if growing else 1
-            train_loss, train_acc = _train_epoch(net, train, epoch, epochs, growth, optimizers, recipe)
+            train_loss, train_acc = _train_epoch(net, train, epoch, epochs, growth, optimizers, recipe, on_batch)
             # BatchNorm's running statistics lag behind weights that change fast; when many signs have just flipped,
             # they are of another net. Measured anew they cost 3 % of an epoch and win a point for binary nets.
             update_bn(itertools.islice(train.epoch(epoch, growth), BATCHNORM_BATCHES), net)
@@ -99,19 +105,18 @@ def fit(
                 test_acc=test_acc,
                 seconds=seconds,
             )
-            print(
+            say(
                 f"{history.name} epoch {epoch + 1}/{epochs}: train loss {train_loss:.3f} acc {train_acc:.4f}, "
-                f"test loss {test_loss:.3f} acc {test_acc:.4f}, {seconds:.1f} s" + ", small images" * (growth < 1),
-                flush=True,
+                f"test loss {test_loss:.3f} acc {test_acc:.4f}, {seconds:.1f} s" + ", small images" * (growth < 1)
             )
             if files:
                 files.write_resume(history, net, optimizers)
             if on_epoch:
                 on_epoch(history)
     except KeyboardInterrupt:
-        print(f"{history.name}: stopped in epoch {len(history) + 1} of {epochs}; epochs 1 to {len(history)} are kept")
+        say(f"{history.name}: stopped in epoch {len(history) + 1} of {epochs}; epochs 1 to {len(history)} are kept")
     for warning in weights.warnings(net):
-        print(warning)
+        say(warning)
     if files and len(history) == epochs:
         files.write_final(history, net)
     return history
@@ -151,11 +156,14 @@ def _train_epoch(
     growth: float,
     optimizers: list[torch.optim.Optimizer],
     recipe: Recipe,
+    on_batch: Callable[[float], None] | None,
 ) -> tuple[float, float]:
     """Go through `batches` once and return the mean loss and accuracy in training."""
     net.train()
     total_loss, right, seen = 0.0, 0, 0
-    bar = _progress(batches.epoch(epoch, growth), len(batches), f"epoch {epoch + 1}/{epochs}")
+    bar = batches.epoch(epoch, growth)
+    if on_batch is None:
+        bar = _progress(bar, len(batches), f"epoch {epoch + 1}/{epochs}")
     for step, (images, labels) in enumerate(bar, start=epoch * len(batches)):
         progress = step / (epochs * len(batches))
         for optimizer in optimizers:
@@ -179,6 +187,8 @@ def _train_epoch(
                 f"The loss is no longer a number in step {step + 1} (epoch {epoch + 1}): look at weights.report(net) "
                 f"for a broken quantizer, or train again with a smaller lr than {recipe.lr}."
             )
+        if on_batch:
+            on_batch((step + 1) / (epochs * len(batches)))
     return total_loss / seen, right / seen
 
 

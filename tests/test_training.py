@@ -198,3 +198,25 @@ def test_binary_activations_are_trained_with_adam_and_an_unknown_optimizer_is_na
     assert isinstance(optimizer, torch.optim.Adam) and net.recipe.growing == nets.ConvNet.recipe.growing
     with pytest.raises(ValueError, match="known are muon, adam"):
         training.make_optimizers(net, replace(RECIPE, optimizer="sgd"))
+
+
+def test_the_caller_follows_each_batch_and_hears_each_line(tiny, capsys):
+    shares, lines = [], []
+    training.fit(lenet(), tiny, 2, recipe=RECIPE, device="cpu", on_batch=shares.append, say=lines.append)
+    batches = -(-400 // RECIPE.batch_size)
+    assert shares == [(n + 1) / (2 * batches) for n in range(2 * batches)]
+    assert len(lines) == 2 and lines[0].startswith("BinaryNN epoch 1/2") and capsys.readouterr().out == ""
+
+
+def test_the_caller_stops_within_a_batch(tiny, tmp_path):
+    shares = []
+
+    def stop_in_the_second_epoch(share):
+        shares.append(share)
+        if share > 0.5:
+            raise KeyboardInterrupt
+
+    history = training.fit(
+        lenet(), tiny, 2, recipe=RECIPE, device="cpu", folder=tmp_path, on_batch=stop_in_the_second_epoch
+    )
+    assert len(history) == 1 and sum(share > 0.5 for share in shares) == 1
