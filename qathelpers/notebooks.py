@@ -14,6 +14,7 @@ from nbconvert.preprocessors import ClearMetadataPreprocessor, CoalesceStreamsPr
 from nbformat import NotebookNode
 
 TIMEOUT = 1800  # seconds a cell
+WITHOUT_OUTPUT = {"shows-photographs", "shows-a-widget"}  # tags: not ours to hand on; nothing without a kernel
 
 
 def exercise(cell: NotebookNode) -> dict | None:
@@ -71,7 +72,7 @@ def clean(notebook: NotebookNode) -> NotebookNode:
     for preprocessor in (
         ClearMetadataPreprocessor(clear_notebook_metadata=False, preserve_cell_metadata_mask={"tags", "exercise"}),
         CoalesceStreamsPreprocessor(),
-        TagRemovePreprocessor(enabled=True, remove_all_outputs_tags={"shows-photographs"}),
+        TagRemovePreprocessor(enabled=True, remove_all_outputs_tags=WITHOUT_OUTPUT),
     ):
         notebook, _ = preprocessor.preprocess(notebook, {})
     notebook.metadata.pop("widgets", None)

@@ -144,6 +144,35 @@ def spread(histories: list[History]) -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
+def markdown(arch: str, data_name: str = "cifar10") -> str:
+    """Return the recorded runs of an architecture as a Markdown table: a row a net, mean and deviation over seeds."""
+    histories = recorded_histories(arch, data_name, seed=None)
+    means, runs = spread(histories), table(histories)
+    rows = []
+    for name, row in means.iterrows():
+        own = runs.loc[[name]]
+        cells = [name, own["bits"].iloc[0], int(row["runs"]), own["epochs"].iloc[0]]
+        cells += [_mean(row[kind], row[f"{kind} std"]) for kind in ("train", "test")]
+        rows.append([*cells, *(["/".join(f"{value:.2f}" for value in ORIGINAL[name])] if arch == "lenet" else [])])
+    titles = ["net", "bits", "runs", "epochs", "train", "test", *(["original, train/test"] if arch == "lenet" else [])]
+    lines = [titles, ["---"] * len(titles), *rows]
+    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
+
+
+def _mean(mean: float, deviation: float) -> str:
+    return f"{mean:.4f}" if deviation != deviation else f"{mean:.4f} ± {deviation:.4f}"  # NaN: of one run
+
+
+def update_readme(path: Path) -> None:
+    """Put today's tables of the recorded runs between their marks in the text at `path`."""
+    text = path.read_text()
+    for arch in ("convnet", "lenet"):
+        start, end = f"<!-- results: {arch} -->\n", "\n<!-- end -->"
+        before, rest = text.split(start)
+        text = before + start + markdown(arch) + end + rest.split(end, 1)[1]
+    path.write_text(text)
+
+
 def leaderboard(data_name: str, kilobytes: float = float("inf")) -> pd.DataFrame:
     """Return your own runs on a data set, of all architectures, that are no larger than `kilobytes`, the best first.
 

@@ -185,11 +185,9 @@ def levels_table(net: nn.Module) -> str:
     if not layers:
         return f"{net.name} has no quantized weights: its layers compute with 32-bit floats."
     reports = [weights.describe(name, layer) for name, layer in layers.items()]
-    rows = "".join(
-        f"<tr><td>{html.escape(report.name)}</td><td>{html.escape(str(report))}</td><td>{report.zeros:.0%}</td></tr>"
-        for report in reports
-    )
-    return f"<table><tr><th>layer</th><th>levels</th><th>zeros</th></tr>{rows}</table>"
+    cells = [("layer", "levels", "zeros"), *((r.name, str(r), f"{r.zeros:.0%}") for r in reports)]
+    rows = ("".join(f"<td style='padding: 0 12px 0 0'>{html.escape(cell)}</td>" for cell in row) for row in cells)
+    return f"<table style='line-height: 1.3'>{''.join(f'<tr>{row}</tr>' for row in rows)}</table>"
 
 
 def _minutes(seconds: float) -> str:
