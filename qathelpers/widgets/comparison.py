@@ -43,7 +43,9 @@ class Comparison(ipw.VBox):
             return
         self.curves.value = plots.curves(shown).png()
         self.sizes.value = plots.sizes(shown).png()
-        self.table.value = results.table(shown)[["bits", "kB", "train", "test", "epochs", "seed"]].to_html()
+        self.table.value = results.table(shown)[["bits", "kB", "train", "test", "epochs", "seed"]].to_html(
+            border=0, index_names=False
+        )
 
 
 def _title(history: History) -> str:

@@ -47,7 +47,7 @@ class PictureGuesser(ipw.VBox):
             [
                 ipw.HBox([self.previous, self.index, self.next, self.upload]),
                 self.status,
-                ipw.HBox([self.picture, self.answer]),
+                ipw.HBox([self.picture, self.answer], layout=ipw.Layout(align_items="flex-start")),
             ]
         )
         self._show_test_picture()
@@ -117,4 +117,6 @@ def _bars(name: str, titles: list[str], shares: list[float]) -> str:
         f"<div style='background: {colour}; height: 10px; width: {share:.0%}'></div></td><td>{share:.0%}</td></tr>"
         for title, share in zip(titles, shares, strict=True)
     )
-    return f"<div style='margin-left: 16px'><b>{html.escape(name)}</b><table>{rows}</table></div>"
+    return (
+        f"<div style='margin-left: 16px'><b>{html.escape(name)}</b><table style='line-height: 1.3'>{rows}</table></div>"
+    )
