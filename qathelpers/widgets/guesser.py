@@ -117,6 +117,5 @@ def _bars(name: str, titles: list[str], shares: list[float]) -> str:
         f"<div style='background: {colour}; height: 10px; width: {share:.0%}'></div></td><td>{share:.0%}</td></tr>"
         for title, share in zip(titles, shares, strict=True)
     )
-    return (
-        f"<div style='margin-left: 16px'><b>{html.escape(name)}</b><table style='line-height: 1.3'>{rows}</table></div>"
-    )
+    table = f"<table style='line-height: 1.3'>{rows}</table>"
+    return f"<div style='margin-left: 16px'><b>{html.escape(name)}</b>{table}</div>"
