@@ -156,6 +156,15 @@ def bench_data(data: str | None) -> None:
     benchmarks.data(datasets.load(data))
 
 
+@bench.command("inference")
+@arch_option
+def bench_inference(arch: str) -> None:
+    """Time the ways to run a net: PyTorch, ONNX Runtime, OpenVINO; floats, 8 bits, single bits."""
+    from . import bench_inference as inference  # not at the top: most commands do without these packages
+
+    inference.everything(arch)
+
+
 def _show(histories: list, folder: Path) -> None:
     print(results.table(histories).to_string())
     spread = results.spread(histories)
