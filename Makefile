@@ -25,7 +25,8 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 
 notebooks: .venv/.deploy  ## execute all notebooks in place, on the real data, and write their solutions
-	QAT_DATA=cifar10 $(BIN)/python -m qathelpers notebooks $(NOTEBOOKS)
+	rm -rf runs/notebooks
+	QAT_DATA=cifar10 QAT_RESULTS_DIR=$(CURDIR)/runs/notebooks $(BIN)/python -m qathelpers notebooks $(NOTEBOOKS)
 
 bench: $(READY)  ## measure training on this machine, side by side
 	$(BIN)/python -m qathelpers bench

@@ -6,7 +6,6 @@ import shutil
 import sys
 from collections.abc import Callable, Sequence
 from importlib import metadata
-from pathlib import Path
 
 import torch
 
@@ -62,18 +61,13 @@ def _device() -> str:
 
 def _data() -> str:
     if data.cache_file().exists():
-        return f"CIFAR-10 in the cache, {_short(data.cache_file())}"
+        return f"CIFAR-10 in the cache, {settings.short(data.cache_file())}"
     own = settings.data_dir()
     if own is None:
         return "CIFAR-10 not here yet: it is downloaded when first used, or set QAT_DATA_DIR to a folder with a copy"
     if not own.is_dir():
         raise CourseError(f"QAT_DATA_DIR is {own}, which is no folder: set it to a folder with a copy, or unset it.")
     return f"CIFAR-10 will be read from QAT_DATA_DIR ({own})"
-
-
-def _short(path: Path) -> Path:
-    """Return `path` as seen from the course, so that a notebook or a bug report does not show where that lies."""
-    return path.relative_to(settings.course_dir()) if path.is_relative_to(settings.course_dir()) else path
 
 
 def _disk() -> str:

@@ -42,7 +42,7 @@ def load_or_train(
     files = checkpoints.Files(run_folder(data.name, arch), checkpoints.stem(card))
     history = files.finished(card)
     if history is not None:
-        print(f"{name}: loaded from {files.weights}; delete that file to train again")
+        print(f"{name}: loaded from {settings.short(files.weights)}; delete that file to train again")
         return checkpoints.load(files.weights, net.to(device)), history
     print(f"{name}: training for {epochs} epochs on {card['hardware']}")
     return net, fit(net, data, epochs, recipe=recipe, seed=seed, device=device, folder=files.folder)

@@ -17,6 +17,11 @@ def course_dir() -> Path:
     return checkout if (checkout / "pyproject.toml").is_file() else Path.cwd()
 
 
+def short(path: Path) -> Path:
+    """Return `path` as seen from the course, so that a notebook or a bug report does not show where that lies."""
+    return path.relative_to(course_dir()) if path.is_relative_to(course_dir()) else path
+
+
 def data_name() -> str:
     """Return `QAT_DATA`: which data set `data.load` takes when it is not told ("auto", "cifar10" or "shapes")."""
     return os.environ.get("QAT_DATA") or "auto"

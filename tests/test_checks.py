@@ -74,7 +74,7 @@ def _raises(x):
         (lambda x: [-1.0, 1.0], "f: solved."),
         (None, "a function is wanted|not answered yet"),
         (lambda x: None, "not answered yet. Hint: look"),
-        (lambda x: x, r"it returns tensor\(\[-2., 3.\]\), wanted is tensor\(\[-1., +1.\]\). Hint: You forgot it."),
+        (lambda x: x, r"it returns tensor\(\[-2., +3.\]\), wanted is tensor\(\[-1., +1.\]\). Hint: You forgot it."),
         (lambda x: x.abs(), "Hint: look"),
         (lambda x: "word", "it returns word, wanted is"),
         (_raises, r"it raises KeyError \('nothing'\). Hint: look"),
