@@ -104,7 +104,8 @@ def _draw_curves(axes: Axes, histories: Sequence[History], column: str, label: s
     axes.set(xlabel="epoch", ylabel=label, title=_title(histories))
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.grid(alpha=0.3)
-    axes.legend(fontsize="small")
+    many = {"loc": "center left", "bbox_to_anchor": (1, 0.5)}  # beside the curves, where they would be covered
+    axes.legend(fontsize="small", **(many if len(histories) > 3 else {}))
 
 
 def _title(histories: Sequence[History]) -> str:

@@ -129,7 +129,9 @@ def table(histories: list[History]) -> pd.DataFrame:
         }
         for history in histories
     ]
-    return pd.DataFrame(rows).set_index("net") if rows else pd.DataFrame()
+    if not rows:
+        return pd.DataFrame()
+    return pd.DataFrame(rows).set_index("net").dropna(axis="columns", how="all")  # cards of older runs have no size
 
 
 def spread(histories: list[History]) -> pd.DataFrame:
