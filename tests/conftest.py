@@ -39,4 +39,4 @@ def short_course(monkeypatch):
         elif name == "QAT_CACHE_DIR":
             monkeypatch.delenv(name)
     monkeypatch.setenv("QAT_MAX_EPOCHS", "1")
-    monkeypatch.setenv("QAT_MAX_IMAGES", "2000")
+    monkeypatch.setenv("QAT_MAX_IMAGES", "500")
