@@ -5,7 +5,7 @@ READY := .venv/.ready
 NOTEBOOKS := $(sort $(wildcard notebooks/*.ipynb))
 
 # What a check of the course needs of every training. The notebooks' own cells are run; only these make them shorter.
-SHORT := QAT_MAX_EPOCHS=1 QAT_MAX_IMAGES=2000
+SHORT := QAT_MAX_EPOCHS=1 QAT_MAX_IMAGES=1000
 
 .PHONY: run lab test notebooks bench lint clean
 
