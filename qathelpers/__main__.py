@@ -95,7 +95,7 @@ def record(names: tuple[str, ...], arch: str, seed: int) -> None:
     """Put your finished runs of NAMES on CIFAR-10 into data/, beside those that come with the course."""
     for name in names:
         print("saved", *results.record(name, arch, seed=seed))
-    results.update_readme(settings.course_dir() / "README.md")
+    results.update_readme(results.RECORDED.parent / "README.md")
 
 
 @main.command("reproduce")

@@ -22,9 +22,15 @@ def layers(net: nn.Module, image: tuple[int, int, int] = (3, 32, 32)) -> pd.Data
     of MACs, W and A, which is what the multiplication costs in hardware that is made for it.
     Source of the bit operations: C. Baskin et al., UNIQ (arXiv 1804.10969).
     """
-    rows, quantized, packed = [], weights.quantized_layers(net), packing.pack_net(net)[0]
+    rows, quantized = [], weights.quantized_layers(net)
+    packed, alphabets = packing.pack_net(net)
     names = {module: name for name, module in net.named_modules()}
     bits = IMAGE_BITS  # of what the last activation before a layer gave
+
+    def width(name: str) -> float:
+        if name not in quantized:
+            return FLOAT_BITS
+        return {2: 1, 3: 1.58}.get(alphabets[name]["levels"], float(quantized[name].quant_weight().bit_width))
 
     def after_activation(module: nn.Module, _: tuple, __: torch.Tensor) -> None:
         nonlocal bits
@@ -36,7 +42,7 @@ def layers(net: nn.Module, image: tuple[int, int, int] = (3, 32, 32)) -> pd.Data
             row = {"layer": name, "weights": 0, "MACs": module.filters.numel() * places, "W": PATTERN_BITS, "A": bits}
         else:
             count = module.weight.numel()
-            row = {"layer": name, "weights": count, "MACs": count * places, "W": _bits(quantized.get(name)), "A": bits}
+            row = {"layer": name, "weights": count, "MACs": count * places, "W": width(name), "A": bits}
         row["bytes"] = sum(
             packed[key].nbytes for key in (f"{name}.weight", f"{name}.weight.threshold") if key in packed
         )
@@ -54,14 +60,6 @@ def layers(net: nn.Module, image: tuple[int, int, int] = (3, 32, 32)) -> pd.Data
         for hook in hooks:
             hook.remove()
     return pd.DataFrame(rows).set_index("layer")
-
-
-def _bits(layer: nn.Module | None) -> float:
-    """Return the bits that a weight needs: the logarithm of its levels where they are 2 or 3, else its bit width."""
-    if layer is None:
-        return FLOAT_BITS
-    levels = packing.alphabet(weights.integers(layer))["levels"]
-    return {2: 1, 3: 1.58}.get(levels, float(layer.quant_weight().bit_width))
 
 
 def summary(nets: list[nn.Module]) -> pd.DataFrame:

@@ -49,7 +49,7 @@ def pack_net(net: nn.Module) -> tuple[dict[str, torch.Tensor], dict[str, dict]]:
     tensors, layers = dict(net.state_dict()), {}
     for name, layer in weights.quantized_layers(net).items():
         integers = weights.integers(layer)
-        levels = alphabet(integers)
+        levels = _alphabet(integers)
         tensors[f"{name}.weight"] = pack(integers, **levels)
         tensors[f"{name}.weight.threshold"] = _threshold(layer)
         layers[name] = {"shape": list(integers.shape), **levels}
@@ -86,7 +86,7 @@ def unpack_net(net: nn.Module, tensors: dict[str, torch.Tensor], layers: dict[st
     return state
 
 
-def alphabet(integers: torch.Tensor) -> dict[str, int]:
+def _alphabet(integers: torch.Tensor) -> dict[str, int]:
     """Return the lowest integer, the step to the next and the number of levels; -1 and 1 alone are two levels."""
     lowest, highest = int(integers.min()), int(integers.max())
     step = 2 if (integers.abs() == 1).all() else 1

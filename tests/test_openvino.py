@@ -61,5 +61,6 @@ def test_what_cannot_be_converted_is_named():
 
 def test_without_openvino_the_error_says_how_to_get_it(monkeypatch):
     monkeypatch.setattr(openvino, "available", lambda: False)
-    with pytest.raises(CourseError, match="pip install"):
-        openvino.convert(nets.build("XnorNN"))
+    for function in (openvino.convert, openvino.compiled):
+        with pytest.raises(CourseError, match="pip install"):
+            function(nets.build("XnorNN"))

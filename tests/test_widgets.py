@@ -203,5 +203,6 @@ def test_the_comparison_follows_its_ticks(tiny):
     assert "Tick a run" in comparison.status.value and comparison.curves.layout.visibility == "hidden"
 
 
-def test_widgets_are_closed_without_a_trace(tiny):
-    assert isinstance(Comparison([]), ipw.VBox)
+def test_a_comparison_of_no_runs_says_so():
+    comparison = Comparison([])
+    assert isinstance(comparison, ipw.VBox) and "Tick a run" in comparison.status.value

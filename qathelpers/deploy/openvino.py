@@ -47,10 +47,10 @@ def convert(net: nn.Module, batch: int = 1) -> "openvino.Model":  # noqa: F821, 
 
 def compiled(net: nn.Module, batch: int = 1, threads: int = 0) -> Callable[[torch.Tensor], torch.Tensor]:
     """Return a function from normalised images (batch, 3, 32, 32) to logits (batch, 10); `threads` 0: all."""
-    import openvino
+    source = convert(net, batch)
+    import openvino  # behind convert, which says how to get it
 
     options = {"INFERENCE_PRECISION_HINT": "f32"} | ({"INFERENCE_NUM_THREADS": threads} if threads else {})
-    source = convert(net, batch)
     model = openvino.Core().compile_model(source, "CPU", options)
 
     def run(images: torch.Tensor, _source: openvino.Model = source) -> torch.Tensor:
