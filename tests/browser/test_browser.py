@@ -99,7 +99,8 @@ def open_and_run(server, browser, request):
     def open_and_run(name):
         page = browser.new_page(viewport={"width": 1300, "height": 1000})
         pages.append(page)
-        page.goto(f"{server}/lab/tree/{name}.ipynb")
+        # A workspace of its own: the default one would open the notebooks of earlier tests again, in hidden tabs.
+        page.goto(f"{server}/lab/workspaces/{name}/tree/{name}.ipynb")
         page.locator(".jp-Notebook .jp-Cell").first.wait_for(timeout=2 * MINUTE)
         page.get_by_text(re.compile(r"\| Idle$")).wait_for(timeout=2 * MINUTE)
         page.get_by_role("menuitem", name="Run", exact=True).click()
