@@ -8,7 +8,8 @@ from . import bench as benchmarks
 from . import checks, hardware, plots, reproduce, results, settings, weights
 from . import data as datasets
 from .errors import CourseError
-from .nets import ARCHITECTURES, SCHEMES
+from .nets import ARCHITECTURES, ENDS_SUFFIX, SCHEMES, build
+from .recipe import changed
 
 COURSE_NETS = ("PytorchNN", "TernaryNN", "BinaryNN")
 
@@ -40,9 +41,11 @@ def main() -> None:
 @arch_option
 @data_option
 @seed_option
-def train(epochs: int, name: str, arch: str, data: str | None, seed: int) -> None:
+@click.option("--set", "changes", multiple=True, metavar="SETTING=VALUE", help="Of the recipe; may be repeated.")
+def train(epochs: int, name: str, arch: str, data: str | None, seed: int, changes: tuple[str, ...]) -> None:
     """Train one net; asks for the epochs and the name when they are not given."""
-    net, history = results.load_or_train(name, datasets.load(data), epochs, arch=arch, seed=seed)
+    recipe = changed(build(name, arch).recipe, changes)
+    net, history = results.load_or_train(name, datasets.load(data), epochs, arch=arch, seed=seed, recipe=recipe)
     print(weights.report(net))
     if weights.quantized_layers(net):
         print("\nThe first layer's quantized weights, first filter:")
@@ -158,11 +161,21 @@ def bench_data(data: str | None) -> None:
 
 @bench.command("inference")
 @arch_option
-def bench_inference(arch: str) -> None:
+@data_option
+def bench_inference(arch: str, data: str | None) -> None:
     """Time the ways to run a net: PyTorch, ONNX Runtime, OpenVINO; floats, 8 bits, single bits."""
     from . import bench_inference as inference  # not at the top: most commands do without these packages
 
-    inference.everything(arch)
+    inference.everything(datasets.load(data), arch)
+
+
+@bench.command("sizes")
+@arch_option
+def bench_sizes(arch: str) -> None:
+    """Print how many kilobytes each net takes in each format."""
+    from . import bench_inference as inference  # not at the top: most commands do without these packages
+
+    print(inference.sizes([name for name in SCHEMES if ENDS_SUFFIX not in name], arch).to_string(na_rep="-"))
 
 
 def _show(histories: list, folder: Path) -> None:

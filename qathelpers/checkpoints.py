@@ -1,5 +1,6 @@
-"""Save and load nets: one .safetensors file each, the card of its training in the header."""
+"""Save and load nets: one .safetensors file each, the card of its training in the header, and a checksum of it all."""
 
+import hashlib
 import json
 from contextlib import suppress
 from dataclasses import dataclass
@@ -207,6 +208,7 @@ def _unflatten(tensors: dict[str, torch.Tensor], rows: np.ndarray) -> Resume:
 def _write(path: Path, tensors: dict[str, torch.Tensor], header: dict) -> Path:
     plain = {key: tensor.detach().cpu().contiguous().clone() for key, tensor in tensors.items()}
     metadata = {key: json.dumps(value) for key, value in header.items()}
+    metadata["sha256"] = _digest(plain, metadata)
     write_atomically(path, lambda temporary: save_file(plain, temporary, metadata))
     return path
 
@@ -215,14 +217,29 @@ def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict]:
     try:
         with safe_open(path, "pt") as file:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118, it is no dict
-            header = {key: json.loads(value) for key, value in (file.metadata() or {}).items()}
+            metadata = file.metadata() or {}
+        digest = metadata.pop("sha256", None)
+        header = {key: json.loads(value) for key, value in metadata.items()}
     except FileNotFoundError as error:
         raise CourseError(f"{path} is missing: train the net first, or name another file.") from error
     except (SafetensorError, OSError, ValueError) as error:
         raise CourseError(f"{path} is damaged ({error}): delete it and train the net again.") from error
     if "card" not in header:
         raise CourseError(f"{path} is not a checkpoint of this course: it has no card.")
+    if digest != _digest(tensors, metadata):
+        raise CourseError(f"{path} is damaged (its checksum is another): delete it and train the net again.")
     return tensors, header
+
+
+def _digest(tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> str:
+    """Return the SHA-256 of names, types, shapes and bytes of `tensors`, and of the header's texts."""
+    sha = hashlib.sha256()
+    for key, tensor in sorted(tensors.items()):
+        sha.update(f"{key} {tensor.dtype} {list(tensor.shape)} ".encode())
+        sha.update(tensor.contiguous().view(-1).view(torch.uint8).numpy())
+    for key, text in sorted(metadata.items()):
+        sha.update(f"{key} {text} ".encode())
+    return sha.hexdigest()
 
 
 def _misfits(net: nn.Module, tensors: dict[str, torch.Tensor]) -> str:

@@ -1,9 +1,14 @@
 """Quantized weights in as few bits as they need: 8 binary ones to a byte, 5 ternary ones, 4 of two bits, 2 of four."""
 
+import re
+
+import pandas as pd
 import torch
 from torch import nn
 
 from . import weights
+
+OF_A_QUANTIZER = re.compile(r"\.\w+_quant\.")  # in the name of a tensor
 
 
 def per_byte(levels: int) -> int:
@@ -62,6 +67,30 @@ def kilobytes(net: nn.Module) -> float:
     Raises ValueError when weights are not numbers.
     """
     return sum(tensor.nbytes for tensor in pack_net(net)[0].values()) / 1000
+
+
+def size_report(net: nn.Module) -> pd.DataFrame:
+    """Return a row a layer of `net`, and their sum: bytes of its float twin, of a checkpoint as it is, and packed.
+
+    A checkpoint holds latent weights, as large as the float twin's, and the quantizers' own numbers on top.
+    Raises ValueError when weights are not numbers.
+    """
+    state, packed = net.state_dict(), pack_net(net)[0]
+    floats = {name: tensor for name, tensor in state.items() if not OF_A_QUANTIZER.search(name)}
+    columns = {"float": floats, "checkpoint": state, "packed": packed}
+    report = pd.DataFrame({title: _bytes_a_layer(tensors) for title, tensors in columns.items()})
+    report = report.reindex(dict.fromkeys(map(_layer, state))).fillna(0).astype(int)
+    return pd.concat([report, report.sum().rename("all").to_frame().T]).rename_axis("layer")
+
+
+def _bytes_a_layer(tensors: dict[str, torch.Tensor]) -> pd.Series:
+    return pd.Series({name: tensor.nbytes for name, tensor in tensors.items()}).groupby(_layer).sum()
+
+
+def _layer(name: str) -> str:
+    """Return the layer's part of a tensor's name: what stands before its quantizer's, else before the last dot."""
+    layer, *of_its_quantizer = OF_A_QUANTIZER.split(name.removesuffix(".threshold"), 1)
+    return layer if of_its_quantizer else layer.rpartition(".")[0]
 
 
 @torch.no_grad()

@@ -1,6 +1,9 @@
 """How a net is trained."""
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, fields, replace
+
+from .errors import CourseError
 
 
 @dataclass(frozen=True)
@@ -26,3 +29,22 @@ class Recipe:
     max_shift: int = 1
     growing: float = 0.0
     latent_clip: float = 2.0
+
+
+def changed(recipe: Recipe, changes: Iterable[str]) -> Recipe:
+    """Return `recipe` with `changes`, each like "lr=0.05", made.
+
+    Raises CourseError listing the names when there is no such setting, or saying what kind of value one takes.
+    """
+    kinds = {field.name: type(field.default) for field in fields(Recipe)}
+    values = {}
+    for change in changes:
+        name, _, text = change.partition("=")
+        if name not in kinds:
+            raise CourseError(f"A recipe has no {name!r}: set one of {', '.join(kinds)}, as in lr=0.05.")
+        try:
+            values[name] = {"true": True, "false": False}[text.lower()] if kinds[name] is bool else kinds[name](text)
+        except (KeyError, ValueError) as error:
+            kind = {bool: "true or false", int: "a whole number", float: "a number"}[kinds[name]]
+            raise CourseError(f"{name} takes {kind}, not {text!r}.") from error
+    return replace(recipe, **values)

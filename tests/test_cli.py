@@ -28,6 +28,22 @@ def test_train_asks_for_n_and_name_and_does_what_the_original_did(call, tmp_path
         assert (folder / name).exists()
 
 
+def test_a_recipe_is_changed_by_name_and_the_card_tells(call, tmp_path):
+    shorter = ("train", "-n", "1", "--name", "BinaryNN", "--arch", "lenet")
+    result = call(*shorter, "--set", "max_shift=2", "--set", "augment=true", "--set", "lr=0.05")
+    assert result.exit_code == 0, result.output
+    recipe = History.load(tmp_path / "runs" / "shapes" / "lenet" / "BinaryNN.npy").card["recipe"]
+    assert (recipe["max_shift"], recipe["augment"], recipe["lr"]) == (2, True, 0.05)
+    for change, sentence in {
+        "shift=2": "A recipe has no 'shift': set one of batch_size, optimizer",
+        "lr": "lr takes a number, not ''",
+        "batch_size=1.5": "batch_size takes a whole number, not '1.5'",
+        "augment=yes": "augment takes true or false, not 'yes'",
+    }.items():
+        result = call(*shorter, "--set", change)
+        assert result.exit_code == 1 and sentence in result.output
+
+
 def test_run_trains_and_compares_three_nets_and_compare_shows_them_again(call, tmp_path):
     result = call("run", "--epochs", "1", "--arch", "lenet")
     assert result.exit_code == 0, result.output
@@ -70,7 +86,7 @@ def test_bench_data_prints_both_ways(call):
     assert "DataLoader median" in result.output and "times as fast" in result.output
 
 
-@pytest.mark.parametrize(("fast", "arguments", "epochs"), [(True, (), 8), (False, (), 5), (True, ("-n", "3"), 3)])
+@pytest.mark.parametrize(("fast", "arguments", "epochs"), [(True, (), 10), (False, (), 5), (True, ("-n", "3"), 3)])
 def test_run_trains_for_as_long_as_the_machine_allows(call, monkeypatch, fast, arguments, epochs):
     asked = []
 

@@ -17,7 +17,7 @@ def trained(name):
 
 
 @needs_deploy
-@pytest.mark.parametrize("name", ["PytorchNN", "TernaryNN", "Int4NN", "Int8NN", "TernaryNN-8bit-ends"])
+@pytest.mark.parametrize("name", ["PytorchNN", "TernaryNN", "Int2NN", "Int4NN", "Int8NN", "TernaryNN-8bit-ends"])
 def test_onnxruntime_computes_the_same_from_qcdq(name, tmp_path):
     net, images = trained(name), torch.randn(256, 3, 32, 32)
     with torch.no_grad():
@@ -43,6 +43,16 @@ def test_binary_nets_are_refused_in_qcdq_with_the_way_out(name, tmp_path):
         assert not list(tmp_path.iterdir())
         assert torch.equal(net(images), expected)
     assert onnx.export(net, tmp_path / "net.onnx", "qonnx").stat().st_size > 10_000
+
+
+@needs_deploy
+@pytest.mark.parametrize("name", ["PytorchNN", "BinaryNN", "TernaryNN", "XnorNN", "Int2NN", "Int4NN", "Int8NN"])
+def test_every_net_computes_the_same_from_qonnx(name, tmp_path):
+    net, images = trained(name), torch.randn(256, 3, 32, 32, generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        expected = net(images)
+    found = onnx.run(onnx.export(net, tmp_path / "net.onnx", "qonnx", images=256), images)
+    assert ((found - expected).abs().amax(1) > 1e-3).float().mean() < 0.05
 
 
 @needs_deploy

@@ -1,5 +1,9 @@
+import brevitas.nn as qnn
 import pytest
 import torch
+from brevitas.quant import Int8ActPerTensorFloat
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 from torch.optim.swa_utils import update_bn
 
@@ -52,9 +56,46 @@ def test_a_model_outlives_the_net_it_was_made_of():
 
 
 @needs_openvino
+@pytest.mark.parametrize("name", ["Int8NN", "Int4NN"])
+def test_quantized_activations_are_converted_too(name):
+    net, images = trained(name, "convnet"), torch.randn(64, 3, 32, 32)
+    with torch.no_grad():
+        expected = net(images)
+    gaps = (openvino.compiled(net, 64)(images) - expected).abs().amax(1)
+    assert gaps.median() < 1e-4 and gaps.max() < 0.2 * expected.abs().max()  # one level more or less, here and there
+
+
+@needs_openvino
+@given(
+    factor=st.sampled_from([-2.0, -1e-3, 0.0, 1e-3, 0.5, 3.0]), offset=st.sampled_from([-1.5, -0.25, 0.0, 0.25, 4.0])
+)
+@settings(max_examples=30, deadline=None)
+def test_a_batchnorm_before_a_sign_becomes_its_threshold(factor, offset):
+    norm = nn.BatchNorm2d(8, eps=0, affine=True).eval()
+    torch.nn.init.constant_(norm.weight, factor)
+    torch.nn.init.constant_(norm.bias, offset)
+    xnor = nets.SCHEMES["XnorNN"]
+    net = nn.Sequential(norm, xnor.act(), xnor.conv(8, 2, 1)).eval()
+    images = torch.linspace(-4, 4, 8 * 64).view(1, 8, 8, 8)
+    with torch.no_grad():
+        expected = net(images)
+    run = openvino.compiled(net, shape=(8, 8, 8))
+    assert torch.allclose(run(images), expected, atol=1e-5)
+
+
+@needs_openvino
+def test_a_saved_model_is_as_small_as_its_bits(tmp_path):
+    sizes = {}
+    for name in ("PytorchNN", "XnorNN"):
+        paths = openvino.save(nets.build(name), tmp_path / f"{name}.xml")
+        sizes[name] = paths[1].stat().st_size
+    assert sizes["XnorNN"] < sizes["PytorchNN"] / 20
+
+
+@needs_openvino
 def test_what_cannot_be_converted_is_named():
-    with pytest.raises(CourseError, match="Of quantized activations only binary ones"):
-        openvino.convert(nets.build("Int4NN"))
+    with pytest.raises(CourseError, match="Of signed activations only binary ones"):
+        openvino.convert(nn.Sequential(qnn.QuantIdentity(act_quant=Int8ActPerTensorFloat)))
     with pytest.raises(CourseError, match="Sigmoid cannot be converted"):
         openvino.convert(nn.Sequential(nn.Sigmoid()))
 

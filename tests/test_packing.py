@@ -96,3 +96,29 @@ def test_a_damaged_packed_file_is_named(tmp_path, damage):
     checkpoints._write(path, tensors, {"card": {"name": "BinaryNN", "arch": "lenet"}, "packed": layers})
     with pytest.raises(CourseError, match=r"net\.safetensors is damaged"):
         checkpoints.load(path)
+
+
+@pytest.mark.parametrize("name", ["BinaryNN", "TernaryNN", "Int4NN", "PytorchNN"])
+def test_the_size_report_adds_up_to_the_files(name, tmp_path):
+    net = nets.build(name)
+    report, card = packing.size_report(net), {"name": name, "arch": "convnet"}
+    totals = report.loc["all"]
+    assert (report.drop("all").sum() == totals).all()
+    for packed, total in ((False, totals["checkpoint"]), (True, totals["packed"])):
+        size = checkpoints.save(net, tmp_path / "net.safetensors", card, packed).stat().st_size
+        assert total <= size <= total + 12_000  # names and header
+    assert totals["packed"] == round(1000 * packing.kilobytes(net))
+    assert totals["float"] <= totals["checkpoint"] and list(report.index) == list(dict.fromkeys(report.index))
+    for layer, module in weights.quantized_layers(net).items():
+        assert report.loc[layer, "float"] == 4 * module.weight.numel()
+
+
+def test_a_changed_bit_is_noticed(tmp_path):
+    path = checkpoints.save(
+        nets.build("BinaryNN", "lenet"), tmp_path / "net.safetensors", {"name": "BinaryNN", "arch": "lenet"}, True
+    )
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(CourseError, match=r"net\.safetensors is damaged \(its checksum is another\)"):
+        checkpoints.load(path)

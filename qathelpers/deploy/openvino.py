@@ -4,6 +4,7 @@ import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import singledispatchmethod
+from pathlib import Path
 
 import brevitas.nn as qnn
 import numpy as np
@@ -15,8 +16,8 @@ from ..errors import CourseError
 from ..frequencies import Frequencies
 from ..nets import Block, ConvNet, LeNet
 
-# Of a sum of signs, 0 is a tie; Brevitas takes it for +1, and "above" must do so too.
-JUST_BELOW_ZERO = -1e-30
+IMAGE = (3, 32, 32)  # channels, height, width
+BEYOND = 1e38  # larger than any signal
 
 
 def available() -> bool:
@@ -24,11 +25,13 @@ def available() -> bool:
     return importlib.util.find_spec("openvino") is not None
 
 
-def convert(net: nn.Module, batch: int = 1) -> "openvino.Model":  # noqa: F821, imported where it is needed
-    """Return `net` as an OpenVINO model for images (batch, 3, 32, 32), normalised.
+def convert(net: nn.Module, batch: int = 1, shape: tuple[int, int, int] = IMAGE) -> "openvino.Model":  # noqa: F821, imported where it is needed
+    """Return `net` as an OpenVINO model for normalised images (batch, *shape).
 
-    A convolution whose weights and inputs are binary becomes a BinaryConvolution, which multiplies 32 signs and more in
-    an instruction; everything else is computed in floats, with the quantized weights as constants.
+    A layer whose weights and inputs are binary becomes a BinaryConvolution, which multiplies 32 signs and more in an
+    instruction, and a BatchNorm before a sign becomes that sign's threshold, one a channel. Quantized activations
+    become a FakeQuantize, which OpenVINO turns into 8-bit arithmetic where the weights are integers too. All else is
+    computed in floats.
     Raises CourseError when OpenVINO is not installed, or the net holds a layer that this cannot convert.
     Source: OpenVINO's operation set, BinaryConvolution-1 (docs.openvino.ai).
     """
@@ -37,17 +40,19 @@ def convert(net: nn.Module, batch: int = 1) -> "openvino.Model":  # noqa: F821, 
     import openvino
 
     graph = _Graph()
-    images = graph.op.parameter([batch, 3, 32, 32], np.float32)
+    images = graph.op.parameter([batch, *shape], np.float32)
     with torch.no_grad():
-        logits = graph.add(net.eval(), images)
+        logits = graph.floats(graph.add(net.eval(), images))
     model = openvino.Model([logits], [images], getattr(net, "name", "net"))
     model.kept = graph.bits
     return model
 
 
-def compiled(net: nn.Module, batch: int = 1, threads: int = 0) -> Callable[[torch.Tensor], torch.Tensor]:
-    """Return a function from normalised images (batch, 3, 32, 32) to logits (batch, 10); `threads` 0: all."""
-    source = convert(net, batch)
+def compiled(
+    net: nn.Module, batch: int = 1, threads: int = 0, shape: tuple[int, int, int] = IMAGE
+) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Return a function from normalised images (batch, *shape) to logits (batch, 10); `threads` 0: all."""
+    source = convert(net, batch, shape)
     import openvino  # behind convert, which says how to get it
 
     options = {"INFERENCE_PRECISION_HINT": "f32"} | ({"INFERENCE_NUM_THREADS": threads} if threads else {})
@@ -59,9 +64,30 @@ def compiled(net: nn.Module, batch: int = 1, threads: int = 0) -> Callable[[torc
     return run
 
 
+def save(net: nn.Module, path: str | Path) -> list[Path]:
+    """Write `net` for OpenVINO, the graph to `path` (.xml), the weights beside it (.bin), and return both paths.
+
+    Raises CourseError as `convert` does.
+    """
+    model, path = convert(net), Path(path)
+    import openvino
+
+    openvino.save_model(model, path, compress_to_fp16=False)
+    return [path, path.with_suffix(".bin")]
+
+
+@dataclass
+class _Scaled:
+    """A node times a factor plus an offset, one of each a channel: a sign needs neither, only where they cross zero."""
+
+    of: object
+    factor: torch.Tensor
+    offset: torch.Tensor
+
+
 @dataclass
 class _Signs:
-    """The signs of a node, not yet in the graph: as bits they are of use to a binary layer alone."""
+    """The signs of a node or a scaled one, not yet in the graph: as bits they are of use to a binary layer alone."""
 
     of: object
 
@@ -75,6 +101,16 @@ class _Graph:
 
         self.op, self.op1 = openvino.opset13, openvino.opset1
         self.bits: list[np.ndarray] = []  # OpenVINO reads them where they lie, so that they must not go away
+
+    def floats(self, node):
+        """Return `node` as a node of floats, whatever it was."""
+        if isinstance(node, _Scaled):
+            factor, offset = (self._constant(self._a_channel(v, node.of)) for v in (node.factor, node.offset))
+            return self.op.add(self.op.multiply(node.of, factor), offset)
+        if isinstance(node, _Signs):
+            above = self.op.greater_equal(self.floats(node.of), self._constant(torch.tensor(0.0)))
+            return self.op.select(above, self._constant(torch.tensor(1.0)), self._constant(torch.tensor(-1.0)))
+        return node
 
     @singledispatchmethod
     def add(self, module: nn.Module, node):
@@ -90,91 +126,116 @@ class _Graph:
 
     @add.register
     def _(self, module: Block, node):
-        wide = self.add(module.widen, node)
-        return self.op.add(wide, self.add(module.refine, wide))
+        wide = self.floats(self.add(module.widen, node))
+        return self.op.add(wide, self.floats(self.add(module.refine, wide)))
 
     @add.register
     def _(self, module: Frequencies, node):
-        filters = torch.cat([module.filters, -module.filters])
+        filters = self._constant(torch.cat([module.filters, -module.filters]))
         return self._convolution(node, filters, stride=2, padding=1)
 
     @add.register
     def _(self, module: nn.Conv2d, node):
         padding, stride = module.padding[0], module.stride[0]
         if isinstance(node, _Signs) and _is_binary(module):
-            return self._binary(node.of, module, stride, padding)
-        return self._convolution(self._floats(node), weights.quantized(module), stride, padding)
+            return self._binary(node, module, stride, padding)
+        return self._convolution(self.floats(node), self._weight(module), stride, padding)
 
     @add.register
     def _(self, module: nn.Linear, node):
         if isinstance(node, _Signs) and _is_binary(module):
-            columns = self.op.reshape(node.of, self._shape([0, module.in_features, 1, 1]), special_zero=True)
-            sums = self._binary(columns, module, 1, 0)
-            return self.op.reshape(sums, self._shape([0, module.out_features]), special_zero=True)
-        return self.op.matmul(self._floats(node), self._constant(weights.quantized(module)), False, True)
+            column = self.op.reshape(self.floats(node.of), self._shape([0, -1, 1, 1]), special_zero=True)
+            sums = self._binary(_Signs(column), module, 1, 0)
+            flat = self.op.reshape(sums.of, self._shape([0, -1]), special_zero=True)
+            return _Scaled(flat, sums.factor, sums.offset)
+        return self.op.matmul(self.floats(node), self._weight(module), False, True)
 
     @add.register(nn.BatchNorm1d)
     @add.register(nn.BatchNorm2d)
     def _(self, module, node):
         factor = module.weight / (module.running_var + module.eps).sqrt()
         offset = module.bias - module.running_mean * factor
-        shape = [1, -1] + [1] * (len(node.output(0).get_partial_shape()) - 2)
-        scaled = self.op.multiply(node, self._constant(factor.view(shape)))
-        return self.op.add(scaled, self._constant(offset.view(shape)))
+        if isinstance(node, _Scaled):
+            return _Scaled(node.of, factor * node.factor, factor * node.offset + offset)
+        return _Scaled(node, factor, offset)
 
     @add.register
     def _(self, module: nn.ReLU, node):
-        return self.op.relu(node)
+        return self.op.relu(self.floats(node))
 
-    @add.register(qnn.QuantIdentity)
-    @add.register(qnn.QuantReLU)
-    def _(self, module, node):
+    @add.register
+    def _(self, module: qnn.QuantIdentity, node):
         if int(module.act_quant.bit_width()) != 1:
-            raise CourseError("Of quantized activations only binary ones can be converted: export the net to ONNX.")
+            raise CourseError("Of signed activations only binary ones can be converted: export the net to ONNX.")
         return _Signs(node)
 
     @add.register
+    def _(self, module: qnn.QuantReLU, node):
+        levels = 2 ** int(module.act_quant.bit_width())
+        low = self._constant(torch.tensor(0.0))
+        high = self._constant((levels - 1) * module.act_quant.scale().detach())
+        return self.op.fake_quantize(self.floats(node), low, high, low, high, levels=levels)
+
+    @add.register
     def _(self, module: nn.MaxPool2d, node):
+        if isinstance(node, _Scaled) and (node.factor > 0).all():  # then the largest stays the largest
+            return _Scaled(self.add(module, node.of), node.factor, node.offset)
         size = [module.kernel_size] * 2
-        return self.op1.max_pool(node, size, [0, 0], [0, 0], size, "floor", "explicit")
+        return self.op1.max_pool(self.floats(node), size, [0, 0], [0, 0], size, "floor", "explicit")
 
     @add.register
     def _(self, module: nn.AdaptiveMaxPool2d, node):
-        return self.op.reduce_max(node, self._shape([2, 3]), keep_dims=True)
+        return self.op.reduce_max(self.floats(node), self._shape([2, 3]), keep_dims=True)
 
     @add.register
     def _(self, module: nn.Flatten, node):
         if isinstance(node, _Signs):
             return _Signs(self.add(module, node.of))
-        return self.op.reshape(node, self._shape([0, -1]), special_zero=True)
+        return self.op.reshape(self.floats(node), self._shape([0, -1]), special_zero=True)
 
-    def _floats(self, node):
-        if not isinstance(node, _Signs):
-            return node
-        above = self.op.greater_equal(node.of, self._constant(torch.tensor(0.0)))
-        return self.op.select(above, self._constant(torch.tensor(1.0)), self._constant(torch.tensor(-1.0)))
+    def _bits(self, signs: _Signs):
+        """Return 1 where a signal is at its channel's threshold or above, else 0; inverted for a negative factor."""
+        scaled = signs.of
+        if not isinstance(scaled, _Scaled):
+            scaled = _Scaled(scaled, torch.ones(1), torch.zeros(1))
+        threshold, rising = -scaled.offset / scaled.factor, scaled.factor >= 0
+        # fake_quantize gives its first value up to the threshold, its second one above; a tie belongs to the sign +1.
+        threshold = torch.where(rising, threshold.nextafter(torch.tensor(-torch.inf)), threshold)
+        always = torch.where(scaled.offset >= 0, -BEYOND, BEYOND)  # the same sign, whatever the signal
+        threshold = torch.where(scaled.factor == 0, always, threshold).clamp(-BEYOND, BEYOND)
+        limit, low, high = (
+            self._constant(self._a_channel(v, scaled.of)) for v in (threshold, (~rising).float(), rising.float())
+        )
+        return self.op.fake_quantize(scaled.of, limit, limit, low, high, levels=2)
 
-    def _bits(self, node):
-        threshold, zero, one = (self._constant(torch.full((1, 1, 1, 1), v)) for v in (JUST_BELOW_ZERO, 0.0, 1.0))
-        return self.op.fake_quantize(node, threshold, threshold, zero, one, levels=2)
-
-    def _convolution(self, node, weight: torch.Tensor, stride: int, padding: int):
+    def _convolution(self, node, weight, stride: int, padding: int):
         pads = [padding, padding]
-        return self.op.convolution(node, self._constant(weight), [stride] * 2, pads, pads, [1, 1])
+        return self.op.convolution(node, weight, [stride] * 2, pads, pads, [1, 1])
 
-    def _binary(self, node, layer: nn.Module, stride: int, padding: int):
+    def _binary(self, signs: _Signs, layer: nn.Module, stride: int, padding: int) -> _Scaled:
         import openvino
 
-        signs = weights.integers(layer)
-        shape = [*signs.shape, *[1] * (4 - signs.ndim)]
-        bits = np.packbits((signs > 0).numpy().flatten(), bitorder="little")
+        kernels = weights.integers(layer)
+        shape = [*kernels.shape, *[1] * (4 - kernels.ndim)]
+        bits = np.packbits((kernels > 0).numpy().flatten(), bitorder="little")
         self.bits.append(bits)
         kernel = openvino.op.Constant(openvino.Tensor(bits, openvino.Shape(shape), openvino.Type.u1))
         pads = [padding, padding]
         sums = self.op1.binary_convolution(
-            self._bits(node), kernel, [stride] * 2, pads, pads, [1, 1], "xnor-popcount", 0.0, "explicit"
+            self._bits(signs), kernel, [stride] * 2, pads, pads, [1, 1], "xnor-popcount", 0.0, "explicit"
         )
-        return self.op.multiply(sums, self._constant(weights.scale(layer).view(1, -1, 1, 1)))
+        return _Scaled(sums, weights.scale(layer).flatten(), torch.zeros(1))
+
+    def _weight(self, layer: nn.Module):
+        if layer not in weights.quantized_layers(layer).values():
+            return self._constant(weights.quantized(layer))
+        integers = self.op.constant(weights.integers(layer).numpy().astype(np.int8))
+        return self.op.multiply(self.op.convert(integers, "f32"), self._constant(weights.scale(layer)))
+
+    @staticmethod
+    def _a_channel(values: torch.Tensor, node) -> torch.Tensor:
+        """Return `values` shaped so that they go with the channels of `node`, its second dimension."""
+        return values.view([1, -1] + [1] * (len(node.output(0).get_partial_shape()) - 2))
 
     def _constant(self, tensor: torch.Tensor):
         return self.op.constant(tensor.detach().float().contiguous().numpy())
