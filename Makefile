@@ -15,10 +15,12 @@ run: $(READY)  ## train the three nets and compare them; EPOCHS=n, DATA=auto|cif
 lab: $(READY)  ## open the course in JupyterLab
 	$(BIN)/jupyter lab notebooks
 
+# A process a core with one thread each: most of a test's time is a kernel starting, which has no use for two.
 test: $(READY) lint  ## all tests, and every notebook executed on a small share of the data
 	@results=$$(mktemp -d) && trap 'rm -rf "$$results"' EXIT && \
-	env $(SHORT) QAT_RESULTS_DIR=$$results \
-	$(BIN)/python -m pytest tests notebooks --nbval-lax --nbval-current-env --nbval-cell-timeout=600 $(PYTEST)
+	env $(SHORT) QAT_RESULTS_DIR=$$results OMP_NUM_THREADS=1 \
+	$(BIN)/python -m pytest tests notebooks --numprocesses=auto --dist=loadfile \
+	--nbval-lax --nbval-current-env --nbval-cell-timeout=600 $(PYTEST)
 
 lint: $(READY)
 	$(BIN)/ruff check .
