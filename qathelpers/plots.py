@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 from matplotlib import figure as mpl
 from matplotlib.axes import Axes
@@ -34,10 +35,10 @@ class Figure(mpl.Figure):
     def _repr_png_(self) -> bytes:
         return self.png()
 
-    def png(self, dpi: int = 90) -> bytes:
+    def png(self) -> bytes:
         """Return the picture as a file's content."""
         file = io.BytesIO()
-        self.savefig(file, format="png", dpi=dpi)
+        self.savefig(file, format="png", dpi=90)
         return file.getvalue()
 
 
@@ -78,6 +79,20 @@ def sizes(histories: Sequence[History]) -> Figure:
     axes.set(xscale="log", xlabel="kB, packed", ylabel="test accuracy", title=_title(histories))
     axes.margins(0.25)
     axes.grid(alpha=0.3)
+    return figure
+
+
+def costs(table: pd.DataFrame) -> Figure:
+    """Draw the column `test` (accuracy) of a row a net against `kB` and against `million bit operations`."""
+    figure = Figure(figsize=(9, 4), layout="constrained")
+    left, right = figure.subplots(1, 2, sharey=True)
+    for axes, column in ((left, "kB"), (right, "million bit operations")):
+        for name, row in table.iterrows():
+            axes.plot(row[column], row["test"], "o", color=colour(name), label=name)
+        axes.set(xscale="log", xlabel=column)
+        axes.grid(alpha=0.3)
+    left.set(ylabel="accuracy on the test images")
+    right.legend(fontsize="small")
     return figure
 
 

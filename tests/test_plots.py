@@ -1,4 +1,5 @@
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -48,3 +49,13 @@ def test_snapshots_of_latent_weights_share_their_axes():
     assert [axes.get_title() for axes in figure.axes] == ["before", "after"]
     assert figure.axes[0].get_xlim() == figure.axes[1].get_xlim()
     assert figure.axes[0].get_ylim() == figure.axes[1].get_ylim()
+
+
+def test_costs_are_drawn_against_accuracy_a_point_a_net():
+    table = pd.DataFrame(
+        {"test": [0.8, 0.7], "kB": [2000, 70], "million bit operations": [15000, 500]}, index=["PytorchNN", "BinaryNN"]
+    )
+    left, right = plots.costs(table).axes
+    assert [line.get_xdata()[0] for line in left.lines] == [2000, 70]
+    assert [line.get_ydata()[0] for line in right.lines] == [0.8, 0.7]
+    assert [line.get_color() for line in right.lines] == [plots.colour("PytorchNN"), plots.colour("BinaryNN")]
