@@ -1,14 +1,16 @@
 """The course from a terminal: `python -m qathelpers COMMAND`; `--help` lists the commands."""
 
+import os
+import sys
 from pathlib import Path
 
 import click
 
 from . import bench as benchmarks
-from . import checks, hardware, plots, reproduce, results, settings, weights
+from . import checks, hardware, parallel, plots, reproduce, results, settings, weights
 from . import data as datasets
 from .errors import CourseError
-from .nets import ARCHITECTURES, ENDS_SUFFIX, SCHEMES, build
+from .nets import ARCHITECTURES, ENDS_SUFFIX, SCHEMES, architecture, build
 from .recipe import changed
 
 COURSE_NETS = ("PytorchNN", "TernaryNN", "BinaryNN")
@@ -24,7 +26,13 @@ class _Commands(click.Group):
             raise click.ClickException(str(error)) from error
 
 
-arch_option = click.option("--arch", type=click.Choice(list(ARCHITECTURES)), default="convnet", show_default=True)
+def _known(context: click.Context, parameter: click.Parameter, arch: str) -> str:
+    architecture(arch)  # which names what there is
+    return arch
+
+
+ARCH_HELP = f"{' or '.join(ARCHITECTURES)}; convnet-x2 has twice the channels."
+arch_option = click.option("--arch", callback=_known, default="convnet", show_default=True, help=ARCH_HELP)
 data_option = click.option("--data", type=click.Choice(datasets.NAMES), help="Default: auto, or QAT_DATA.")
 seed_option = click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 epochs_type = click.IntRange(1)
@@ -33,6 +41,9 @@ epochs_type = click.IntRange(1)
 @click.group(cls=_Commands)
 def main() -> None:
     """Train low-bit neural networks on CIFAR-10."""
+    parallel.start()
+    if parallel.rank():
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115, of several processes the first one speaks
 
 
 @main.command()
@@ -51,7 +62,7 @@ def train(epochs: int, name: str, arch: str, data: str | None, seed: int, change
         print("\nThe first layer's quantized weights, first filter:")
         print(weights.quantized(weights.first_layer(net))[0])
     folder = results.run_folder(history.card["data"], arch)
-    if len(history):
+    if len(history) and not parallel.rank():
         _save_plots([history], folder, f"{name}-")
 
 
@@ -63,7 +74,7 @@ def train(epochs: int, name: str, arch: str, data: str | None, seed: int, change
 def run(epochs: int | None, arch: str, data: str | None, seed: int) -> None:
     """Train PytorchNN, TernaryNN and BinaryNN and compare them."""
     loaded = datasets.load(data)
-    chosen, fast = ARCHITECTURES[arch], hardware.bf16_is_fast(hardware.best_device())
+    chosen, fast = architecture(arch), hardware.bf16_is_fast(hardware.best_device())
     epochs = epochs or (chosen.epochs_with_bf16 if fast else chosen.epochs)
     histories = []
     for name in COURSE_NETS:

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 import torch
 import torch.nn.functional as F
 
+from . import parallel
+
 # Per-channel mean and standard deviation of CIFAR-10's training images, as fractions from 0 to 1.
 MEAN = (0.4914, 0.4822, 0.4465)
 STD = (0.2470, 0.2435, 0.2616)
@@ -117,11 +119,15 @@ class Batches:
         return -(-len(self.labels) // self.batch_size)
 
     def epoch(self, number: int, growth: float = 1) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Yield the batches of epoch `number`, counted from 0, their images shrunk as `shrink` does."""
+        """Yield the batches of epoch `number`, counted from 0, their images shrunk as `shrink` does.
+
+        Of several processes (`parallel`) each gets its share of every batch.
+        """
         generator, count, device = self._generator(number), len(self.labels), self.labels.device
         order = (torch.randperm(count, generator=generator) if self.shuffle else torch.arange(count)).to(device)
         shifts = torch.randint(2 * self.max_shift + 1, (2, count), generator=generator).to(device)
-        for part, rows, columns in zip(*(t.split(self.batch_size) for t in (order, *shifts)), strict=True):
+        for batch in zip(*(t.split(self.batch_size) for t in (order, *shifts)), strict=True):
+            part, rows, columns = map(parallel.share, batch)
             images = self._augmented(part, rows, columns, number) if self.augment else self.images[part]
             yield shrink(images, growth).contiguous(memory_format=torch.channels_last), self.labels[part]
 

@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from . import hardware, packing
+from . import hardware, packing, parallel
 from .data import Data
 from .errors import CourseError
 from .files import write_atomically
@@ -22,7 +22,7 @@ from .nets import build
 
 # What may differ between the part of a training before an interruption and the part after it. (`kB` follows from the
 # weights: three levels of which one is not used yet pack as two.)
-CIRCUMSTANCES = ("kB", "device", "hardware", "precision", "versions", "date")
+CIRCUMSTANCES = ("kB", "processes", "device", "hardware", "precision", "versions", "date")
 
 
 def card(net: nn.Module, data: Data, *, epochs: int, seed: int, device: torch.device, recipe: dict) -> dict:
@@ -40,6 +40,7 @@ def card(net: nn.Module, data: Data, *, epochs: int, seed: int, device: torch.de
         "epochs": epochs,
         "seed": seed,
         "recipe": recipe,
+        "processes": parallel.size(),
         "device": str(device),
         "hardware": hardware.describe(device),
         "precision": "bf16" if hardware.bf16_is_fast(device) else "fp32",

@@ -180,20 +180,38 @@ ARCHITECTURES: dict[str, type[nn.Module]] = {"lenet": LeNet, "convnet": ConvNet}
 
 
 def build(name: str | Scheme, arch: str = "convnet", seed: int = 0) -> nn.Module:
-    """Return a new net of scheme `name`, or of a `Scheme` of your own, and architecture `arch`.
+    """Return a new net of scheme `name`, or of a `Scheme` of your own, and architecture `arch` (see `architecture`).
 
     It is initialized from `seed` and carries `name`, `arch`, `bits`, `seed` and the `recipe` it is best trained with.
     The latent weights of all schemes start from the same values. Raises CourseError listing the names when there is no
     such scheme or architecture.
     """
     scheme = name if isinstance(name, Scheme) else _choose("net", name, SCHEMES)
-    architecture = _choose("architecture", arch, ARCHITECTURES)
+    chosen = architecture(arch)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        net = architecture(scheme)
+        net = chosen(scheme)
     net.name, net.arch, net.bits, net.seed = scheme.name, arch, scheme.bits, seed
-    net.recipe = replace(architecture.recipe, **scheme.recipe)
+    net.recipe = replace(chosen.recipe, **scheme.recipe)
     return net
+
+
+def architecture(arch: str) -> type[nn.Module]:
+    """Return the class called `arch`; "convnet-x1.5" is convnet with 1.5 times as many channels, in steps of 8.
+
+    Raises CourseError listing the names when there is no such architecture, or when it cannot be widened.
+    """
+    name, _, factor = arch.partition("-x")
+    chosen = _choose("architecture", name, ARCHITECTURES)
+    if name == arch:
+        return chosen
+    if not hasattr(chosen, "widths"):
+        raise CourseError(f"{name} has one width only: leave out '-x{factor}', or widen convnet.")
+    try:
+        widths = tuple(max(8, 8 * round(width * float(factor) / 8)) for width in chosen.widths)
+    except (ValueError, OverflowError) as error:
+        raise CourseError(f"{arch} is no width: give a number behind the x, as in {name}-x1.5.") from error
+    return type(chosen.__name__, (chosen,), {"widths": widths})
 
 
 def _choose(kind: str, name: str, known: dict) -> Any:

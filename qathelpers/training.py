@@ -15,7 +15,7 @@ from torch import nn
 from torch.optim.swa_utils import update_bn
 from tqdm import tqdm
 
-from . import checkpoints, hardware, settings, weights
+from . import checkpoints, hardware, parallel, settings, weights
 from .batches import Batches
 from .data import Data
 from .errors import CourseError
@@ -51,7 +51,7 @@ def fit(
     `on_epoch` is called with the history so far after each epoch, `on_batch`, in the place of a progress bar, with the
     share of the training that is done, 0 to 1, after each batch; `say` with each line. Interrupted by Ctrl-C or the
     notebook's stop button, or by a KeyboardInterrupt from one of these, the training ends and its history so far is
-    returned.
+    returned. Started by torchrun, the processes train one net together (`parallel`); process 0 prints and writes.
     Raises CourseError when the loss is no longer a number or `folder` cannot be written, ValueError for `epochs` < 1.
     """
     if epochs < 1:
@@ -60,12 +60,16 @@ def fit(
     recipe = recipe or getattr(net, "recipe", Recipe())
     device = torch.device(device or hardware.best_device())
     hardware.keep_freed_memory()
+    first = parallel.rank() == 0
+    say = say if first else lambda line: None
     history = History(checkpoints.card(net, data, epochs=epochs, seed=seed, device=device, recipe=asdict(recipe)))
     files = checkpoints.Files(folder, checkpoints.stem(history.card)) if folder else None
-    if files:
+    if files and first:
         check_writable(files.folder)
 
     net.to(device, memory_format=torch.channels_last)
+    parallel.check(len(data.train_labels), recipe.batch_size)
+    parallel.share_batchnorms(net)
     resumed = files.read_resume(history.card) if files else None
     if resumed:
         net.load_state_dict(resumed.net)  # before the optimizers are made: Brevitas may replace parameters in it
@@ -109,7 +113,7 @@ def fit(
                 f"{history.name} epoch {epoch + 1}/{epochs}: train loss {train_loss:.3f} acc {train_acc:.4f}, "
                 f"test loss {test_loss:.3f} acc {test_acc:.4f}, {seconds:.1f} s" + ", small images" * (growth < 1)
             )
-            if files:
+            if files and first:
                 files.write_resume(history, net, optimizers)
             if on_epoch:
                 on_epoch(history)
@@ -117,7 +121,7 @@ def fit(
         say(f"{history.name}: stopped in epoch {len(history) + 1} of {epochs}; epochs 1 to {len(history)} are kept")
     for warning in weights.warnings(net):
         say(warning)
-    if files and len(history) == epochs:
+    if files and first and len(history) == epochs:
         files.write_final(history, net)
     return history
 
@@ -173,7 +177,8 @@ def _train_epoch(
         with hardware.autocast(images.device):
             logits = net(images).float()
         loss = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
-        loss.backward()
+        (loss * parallel.weight(len(labels), loss.device)).backward()
+        parallel.sum_gradients(net)
         for optimizer in optimizers:
             optimizer.step()
             optimizer.zero_grad()
@@ -189,7 +194,7 @@ def _train_epoch(
             )
         if on_batch:
             on_batch((step + 1) / (epochs * len(batches)))
-    return total_loss / seen, right / seen
+    return _means(total_loss, right, seen, batches)
 
 
 @torch.no_grad()
@@ -206,6 +211,12 @@ def evaluate(net: nn.Module, batches: Batches, growth: float = 1) -> tuple[float
         total_loss += F.cross_entropy(logits, labels, reduction="sum").item()
         right += (logits.argmax(1) == labels).sum().item()
         seen += len(labels)
+    return _means(total_loss, right, seen, batches)
+
+
+def _means(total_loss: float, right: int, seen: int, batches: Batches) -> tuple[float, float]:
+    """Return mean loss and accuracy over the images of all processes."""
+    total_loss, right, seen = parallel.sum_of([total_loss, right, seen], batches.labels.device)
     return total_loss / seen, right / seen
 
 
