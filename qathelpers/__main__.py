@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from . import bench as benchmarks
-from . import checks, hardware, parallel, plots, reproduce, results, settings, weights
+from . import checks, hardware, parallel, plots, reproduce, results, settings, sweep, weights
 from . import data as datasets
 from .errors import CourseError
 from .nets import ARCHITECTURES, ENDS_SUFFIX, SCHEMES, architecture, build
@@ -99,6 +99,35 @@ def compare(folder: Path | None, recorded: bool, arch: str, data: str) -> None:
     if not histories:
         raise CourseError(f"There are no runs in {folder}: run `make run`, or compare --recorded.")
     _show(histories, results.run_folder(data, arch))
+
+
+@main.command("sweep")
+@click.option("-n", "--epochs", type=epochs_type, required=True)
+@click.option("--name", "names", type=click.Choice(list(SCHEMES)), multiple=True, required=True, help="Of nets.")
+@click.option("--arch", "archs", multiple=True, default=("convnet",), show_default=True, help=ARCH_HELP)
+@click.option("--seed", "seeds", type=click.IntRange(0), multiple=True, default=(0,), show_default=True)
+@click.option("--set", "changes", multiple=True, metavar="SETTING=VALUE", help="Of the recipe.")
+@click.option("--workers", type=click.IntRange(1), help="Trainings at a time. Default: one a core.")
+@click.option("--scheduler", metavar="ADDRESS", help="Of a Dask cluster that runs already.")
+@data_option
+def sweep_grid(
+    epochs: int,
+    names: tuple[str, ...],
+    archs: tuple[str, ...],
+    seeds: tuple[int, ...],
+    changes: tuple[str, ...],
+    workers: int | None,
+    scheduler: str | None,
+    data: str | None,
+) -> None:
+    """Train every net in every architecture with every seed; options may be repeated, finished runs are skipped."""
+    loaded = datasets.load(data)
+    jobs = sweep.grid(names, archs, seeds, epochs, loaded.name, changes)
+    failed = sweep.run(jobs, loaded, workers, scheduler)
+    for arch in archs:
+        print(results.table(results.find_histories(results.run_folder(loaded.name, arch))).to_string())
+    if failed:
+        raise CourseError(f"{len(failed)} of {len(jobs)} trainings failed: the same command goes on with them.")
 
 
 @main.command()
