@@ -61,13 +61,11 @@ def grid(
     seeds: Iterable[int],
     epochs: int,
     data_name: str,
-    changes: Iterable[str],
+    changes: Iterable[str] = (),
 ) -> list[Job]:
     """Return a job for every combination; raises CourseError when a name, a width or a change is not known."""
-    jobs = [
-        Job(name, arch, seed, epochs, data_name, tuple(changes))
-        for name, arch, seed in itertools.product(names, archs, seeds)
-    ]
+    combinations = itertools.product(names, archs, seeds)
+    jobs = [Job(name, arch, seed, epochs, data_name, tuple(changes)) for name, arch, seed in combinations]
     for job in jobs:
         changed(build(job.name, job.arch).recipe, job.changes)
     return jobs
