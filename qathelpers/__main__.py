@@ -7,7 +7,7 @@ import click
 from . import bench as benchmarks
 from . import checks, hardware, plots, reproduce, results, settings, weights
 from . import data as datasets
-from .errors import CourseError
+from .errors import MAX_SEED, CourseError
 from .nets import ARCHITECTURES, ENDS_SUFFIX, SCHEMES, build
 from .recipe import changed
 
@@ -26,7 +26,7 @@ class _Commands(click.Group):
 
 arch_option = click.option("--arch", type=click.Choice(list(ARCHITECTURES)), default="convnet", show_default=True)
 data_option = click.option("--data", type=click.Choice(datasets.NAMES), help="Default: auto, or QAT_DATA.")
-seed_option = click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+seed_option = click.option("--seed", type=click.IntRange(0, MAX_SEED), default=0, show_default=True)
 epochs_type = click.IntRange(1)
 
 

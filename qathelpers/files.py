@@ -1,6 +1,7 @@
 """Write files so that a reader never meets half of one."""
 
 import contextlib
+import glob
 import os
 import tempfile
 from collections.abc import Callable
@@ -8,6 +9,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
+from . import settings
 from .errors import CourseError
 
 
@@ -33,6 +35,13 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
                 os.unlink(temporary)
 
 
+def remove_leftovers(path: Path) -> None:
+    """Remove what processes that were killed while they wrote `path` left; for whoever alone may write it."""
+    for temporary in path.parent.glob(f".{glob.escape(path.name)}.????????"):  # mkstemp's names
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+
+
 def check_writable(folder: Path) -> None:
     """Make `folder` if need be; raises CourseError when files cannot be written there, before any work is lost."""
     try:
@@ -44,7 +53,7 @@ def check_writable(folder: Path) -> None:
 
 def _not_written(path: Path, error: Exception) -> CourseError:
     reason = getattr(error, "strerror", None) or error
+    variable = "QAT_CACHE_DIR" if path.is_relative_to(settings.cache_dir()) else "QAT_RESULTS_DIR"
     return CourseError(
-        f"{path} could not be written ({reason}): free some space, or set QAT_RESULTS_DIR to a folder that you may "
-        "write to."
+        f"{path} could not be written ({reason}): free some space, or set {variable} to a folder that you may write to."
     )
