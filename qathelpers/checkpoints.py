@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from filelock import FileLock, Timeout
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as serialize
 from torch import nn
 
 from . import hardware, packing
@@ -259,7 +259,8 @@ def _write(path: Path, tensors: dict[str, torch.Tensor], header: dict) -> Path:
     plain = {key: tensor.detach().cpu().contiguous().clone() for key, tensor in tensors.items()}
     metadata = {key: json.dumps(value) for key, value in header.items()}
     metadata["sha256"] = _digest(plain, metadata)
-    write_atomically(path, lambda temporary: save_file(plain, temporary, metadata))
+    # Not by safetensors' own save_file: it has temporary files too, which nobody would remove when it is killed.
+    write_atomically(path, lambda temporary: temporary.write_bytes(serialize(plain, metadata)))
     return path
 
 

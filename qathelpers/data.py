@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 from filelock import FileLock
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from . import download, readers, settings, shapes
 from .errors import CourseError, check_whole
@@ -188,7 +188,7 @@ def _find_and_cache() -> readers.Arrays:
 
 def _cache(arrays: readers.Arrays) -> readers.Arrays:
     try:
-        write_atomically(cache_file(), lambda path: save_file(_tensors(arrays), path))
+        write_atomically(cache_file(), lambda path: path.write_bytes(save(_tensors(arrays))))
     except CourseError as error:
         print(f"CIFAR-10 is used but not kept: {error}")
     return arrays

@@ -7,8 +7,6 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from safetensors import SafetensorError
-
 from . import settings
 from .errors import CourseError
 
@@ -27,7 +25,7 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
         write(Path(temporary))
         os.chmod(temporary, 0o644)  # mkstemp's 0600 would hide the file from others who share the folder
         os.replace(temporary, path)
-    except (OSError, SafetensorError) as error:  # safetensors reports a full disk in its own way
+    except OSError as error:
         raise _not_written(path, error) from error
     finally:
         if temporary:
@@ -51,9 +49,9 @@ def check_writable(folder: Path) -> None:
         raise _not_written(folder, error) from error
 
 
-def _not_written(path: Path, error: Exception) -> CourseError:
-    reason = getattr(error, "strerror", None) or error
+def _not_written(path: Path, error: OSError) -> CourseError:
     variable = "QAT_CACHE_DIR" if path.is_relative_to(settings.cache_dir()) else "QAT_RESULTS_DIR"
     return CourseError(
-        f"{path} could not be written ({reason}): free some space, or set {variable} to a folder that you may write to."
+        f"{path} could not be written ({error.strerror or error}): free some space, or set {variable} to a folder that "
+        "you may write to."
     )
