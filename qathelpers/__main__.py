@@ -9,7 +9,7 @@ import click
 from . import bench as benchmarks
 from . import checks, hardware, parallel, plots, reproduce, results, settings, sweep, weights
 from . import data as datasets
-from .errors import CourseError
+from .errors import MAX_SEED, CourseError
 from .nets import ARCHITECTURES, ENDS_SUFFIX, SCHEMES, architecture, build
 from .recipe import changed
 
@@ -34,7 +34,7 @@ def _known(context: click.Context, parameter: click.Parameter, arch: str) -> str
 ARCH_HELP = f"{' or '.join(ARCHITECTURES)}; convnet-x2 has twice the channels."
 arch_option = click.option("--arch", callback=_known, default="convnet", show_default=True, help=ARCH_HELP)
 data_option = click.option("--data", type=click.Choice(datasets.NAMES), help="Default: auto, or QAT_DATA.")
-seed_option = click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+seed_option = click.option("--seed", type=click.IntRange(0, MAX_SEED), default=0, show_default=True)
 epochs_type = click.IntRange(1)
 
 

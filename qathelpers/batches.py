@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from . import parallel
+from .errors import MAX_SEED, check_whole
 
 # Per-channel mean and standard deviation of CIFAR-10's training images, as fractions from 0 to 1.
 MEAN = (0.4914, 0.4822, 0.4465)
@@ -94,12 +95,21 @@ class Batches:
     ) -> None:
         """Normalise uint8 `images` (n, 3, 32, 32) with int64 `labels` (n,) and keep them on `device`.
 
-        Raises ValueError when there are no images, or not as many labels, or the batch size is below 1.
+        Raises ValueError when there are no images, or not as many labels, or the batch size is below 1, or something is
+        of another type: floats from 0 to 1 would be taken for images that are nearly black.
         """
-        if not len(images) or len(images) != len(labels) or batch_size < 1:
+        if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3 or labels.dtype != torch.int64:
             raise ValueError(
-                f"need as many labels as images and at least 1 of each and a batch size from 1 up; got {len(images)} "
-                f"images, {len(labels)} labels, batch size {batch_size}"
+                "need images of uint8 (n, 3, h, w) and labels of int64 (n,); got images of "
+                f"{images.dtype} {tuple(images.shape)} and labels of {labels.dtype} {tuple(labels.shape)}"
+            )
+        check_whole("batch size", batch_size, 1)
+        check_whole("max_shift", max_shift, 0, 8)
+        check_whole("seed", seed, 0, MAX_SEED)
+        if not len(images) or labels.shape != (len(images),):
+            raise ValueError(
+                f"need as many labels as images and at least 1 of each; got {len(images)} images, "
+                f"{labels.numel()} labels"
             )
         self.labels = labels.to(device)
         self.batch_size, self.shuffle, self.seed = batch_size, shuffle, seed

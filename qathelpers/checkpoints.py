@@ -2,23 +2,28 @@
 
 import hashlib
 import json
-from contextlib import suppress
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from filelock import FileLock, Timeout
+from safetensors import safe_open
+from safetensors.torch import save as serialize
 from torch import nn
 
 from . import hardware, packing, parallel
 from .data import Data
 from .errors import CourseError
-from .files import write_atomically
+from .files import remove_leftovers, write_atomically
 from .history import ROW, History
 from .nets import build
+
+FILE_NAME = re.compile(r"\w[\w .+-]{0,79}")  # of a run's files: for every system, and never of another folder's
 
 # What may differ between the part of a training before an interruption and the part after it. (`kB` follows from the
 # weights: three levels of which one is not used yet pack as two.)
@@ -61,9 +66,9 @@ def stem(card: dict) -> str:
     return card["name"] + (f"-seed{card['seed']}" if card["seed"] else "")
 
 
-def same_training(one: dict, other: dict) -> bool:
-    """Return whether two cards describe the same training, whatever the circumstances."""
-    return all(one.get(key) == other.get(key) for key in one.keys() | other.keys() if key not in CIRCUMSTANCES)
+def differences(one: dict, other: dict) -> list[str]:
+    """Return in what the trainings of two cards differ, whatever the circumstances."""
+    return [key for key in one | other if key not in CIRCUMSTANCES and one.get(key) != other.get(key)]
 
 
 def save(net: nn.Module, path: str | Path, card: dict, packed: bool = False) -> Path:
@@ -90,21 +95,32 @@ def load(path: str | Path, net: nn.Module | None = None) -> nn.Module:
     path = Path(path)
     tensors, header = _read(path)
     card = header["card"]
-    net = net or build(card["name"], card["arch"])
+    if net is None:
+        net = _build(card, path)
     if "packed" in header:
         try:
             tensors = packing.unpack_net(net, tensors, header["packed"])
-        except (KeyError, ValueError) as error:
+        except (KeyError, ValueError, TypeError) as error:
             raise CourseError(f"{path} is damaged ({error}): replace it by a fresh copy.") from error
-    misfits = _misfits(net, tensors)
+    misfits = _misfits(net, tensors) or _other_scheme(net, card)
     if misfits:
         raise CourseError(
-            f"{path} holds a {card['name']} ({card['arch']}), which does not fit this "
+            f"{path} holds a {card.get('name')} ({card.get('arch')}), which does not fit this "
             f"{getattr(net, 'name', type(net).__name__)} ({getattr(net, 'arch', 'own architecture')}): {misfits}; "
             "build the net that the file is for, or leave the net out."
         )
     net.load_state_dict(tensors)
     return net.eval()
+
+
+def _build(card: dict, path: Path) -> nn.Module:
+    try:
+        return build(card["name"], card["arch"])
+    except (KeyError, CourseError) as error:
+        raise CourseError(
+            f"{path} holds a {card.get('name')} ({card.get('arch')}), which is not of the course: build the net that "
+            "the file is for, and load into it."
+        ) from error
 
 
 @dataclass
@@ -129,8 +145,12 @@ class Files:
     name: str
 
     def __post_init__(self) -> None:
-        """Accept a string as the folder."""
+        """Accept a string as the folder; raises CourseError for a name that is none of a file in it."""
         self.folder = Path(self.folder)
+        if not FILE_NAME.fullmatch(self.name):
+            raise CourseError(
+                f"{self.name!r} names no file: give the net a name of up to 80 letters, digits, spaces or . + - _"
+            )
 
     @property
     def history(self) -> Path:
@@ -147,6 +167,26 @@ class Files:
         """The path of what an interrupted training goes on from."""
         return self.folder / f"{self.name}.resume.safetensors"
 
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keep the run to this process; raises CourseError when another one, or another thread, trains it."""
+        lock = FileLock(self.folder / f".{self.name}.lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout as error:
+            raise CourseError(
+                f"{self.name} is being trained in {self.folder} by another process: wait for it or stop it, or set "
+                "QAT_RESULTS_DIR to another folder."
+            ) from error
+        except NotImplementedError:  # a network's file system without locks: go on without
+            pass
+        try:
+            for path in (self.history, self.history.with_suffix(".json"), self.weights, self.resume):
+                remove_leftovers(path)
+            yield
+        finally:
+            lock.release()
+
     def finished(self, card: dict) -> History | None:
         """Return the history of a finished run with this card, or None; a damaged one is named and counts as none."""
         if not self.history.exists() or not self.weights.exists():
@@ -156,22 +196,32 @@ class Files:
         except CourseError as error:
             print(error)
             return None
-        complete = len(history) == card["epochs"] and same_training(weights_card, history.card)
-        return history if complete and same_training(history.card, card) else None
+        other = differences(history.card, card)
+        if other:
+            print(f"{self.history} is of a run with other settings ({', '.join(other)}) and will be replaced.")
+        elif differences(weights_card, card):
+            print(f"{self.weights} is of another run than {self.history.name}.")
+        elif len(history) == card["epochs"]:
+            return history
+        return None
 
-    def read_resume(self, card: dict) -> Resume | None:
-        """Return where the training with this card was interrupted, or None, saying so when a file is of no use."""
+    def read_resume(self, card: dict, net: nn.Module) -> Resume | None:
+        """Return where the training of `net` was interrupted, or None, saying so when a file is of no use."""
         if not self.resume.exists():
             return None
         try:
             tensors, header = _read(self.resume)
             saved, rows = header["card"], header["rows"]
             resume = _unflatten(tensors, np.array([tuple(row) for row in rows], ROW))
-        except (CourseError, KeyError, ValueError) as error:
+        except (CourseError, KeyError, ValueError, TypeError) as error:
             print(f"{self.resume} is of no use, the training starts anew ({error}).")
             return None
-        if not same_training(saved, card):
+        if differences(saved, card):
             print(f"{self.resume} is of a training with other settings; this one starts anew.")
+            return None
+        misfits = _misfits(net, resume.net)
+        if misfits:
+            print(f"{self.resume} is of a net of other layers ({misfits}); this one starts anew.")
             return None
         return resume
 
@@ -210,7 +260,8 @@ def _write(path: Path, tensors: dict[str, torch.Tensor], header: dict) -> Path:
     plain = {key: tensor.detach().cpu().contiguous().clone() for key, tensor in tensors.items()}
     metadata = {key: json.dumps(value) for key, value in header.items()}
     metadata["sha256"] = _digest(plain, metadata)
-    write_atomically(path, lambda temporary: save_file(plain, temporary, metadata))
+    # Not by safetensors' own save_file: it has temporary files too, which nobody would remove when it is killed.
+    write_atomically(path, lambda temporary: temporary.write_bytes(serialize(plain, metadata)))
     return path
 
 
@@ -219,17 +270,15 @@ def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict]:
         with safe_open(path, "pt") as file:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118, it is no dict
             metadata = file.metadata() or {}
-        digest = metadata.pop("sha256", None)
-        header = {key: json.loads(value) for key, value in metadata.items()}
     except FileNotFoundError as error:
         raise CourseError(f"{path} is missing: train the net first, or name another file.") from error
-    except (SafetensorError, OSError, ValueError) as error:
+    except Exception as error:  # a damaged file raises nearly anything
         raise CourseError(f"{path} is damaged ({error}): delete it and train the net again.") from error
-    if "card" not in header:
+    if "card" not in metadata:
         raise CourseError(f"{path} is not a checkpoint of this course: it has no card.")
-    if digest != _digest(tensors, metadata):
+    if metadata.pop("sha256", None) != _digest(tensors, metadata):
         raise CourseError(f"{path} is damaged (its checksum is another): delete it and train the net again.")
-    return tensors, header
+    return tensors, {key: json.loads(value) for key, value in metadata.items()}
 
 
 def _digest(tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> str:
@@ -241,6 +290,12 @@ def _digest(tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> str:
     for key, text in sorted(metadata.items()):
         sha.update(f"{key} {text} ".encode())
     return sha.hexdigest()
+
+
+def _other_scheme(net: nn.Module, card: dict) -> str:
+    """Return that a card is of another scheme than `net`, or an empty string: their tensors may be called the same."""
+    names = getattr(net, "name", None), card.get("name")
+    return "" if None in names or len(set(names)) == 1 else f"it is quantized as {names[1]}, not as {names[0]}"
 
 
 def _misfits(net: nn.Module, tensors: dict[str, torch.Tensor]) -> str:

@@ -3,16 +3,16 @@
 import contextlib
 import hashlib
 from dataclasses import dataclass, replace
+from numbers import Integral
 from pathlib import Path
 
 import torch
 from filelock import FileLock
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from . import download, readers, settings, shapes
-from .errors import CourseError
-from .files import write_atomically
+from .errors import CourseError, check_whole
+from .files import remove_leftovers, write_atomically
 
 NAMES = ("auto", "cifar10", "shapes")
 
@@ -40,7 +40,13 @@ class Data:
     name: str
 
     def take(self, train: int | None = None, test: int | None = None) -> "Data":
-        """Return the first `train` and `test` images of each split (None: all)."""
+        """Return the first `train` and `test` images of each split (None: all).
+
+        Raises ValueError when a number is negative or not whole.
+        """
+        for argument, count in {"train": train, "test": test}.items():
+            if count is not None:
+                check_whole(argument, count, 0)
         return replace(
             self,
             train_images=self.train_images[:train],
@@ -54,8 +60,8 @@ class Data:
 
         Raises ValueError when fewer than `size` + 1 training images are there.
         """
-        if not 0 < size < len(self.train_labels):
-            raise ValueError(f"cannot set {size} of {len(self.train_labels)} training images aside")
+        if not isinstance(size, Integral) or not 0 < size < len(self.train_labels):
+            raise ValueError(f"cannot set {size!r} of {len(self.train_labels)} training images aside")
         return replace(
             self,
             train_images=self.train_images[:-size],
@@ -100,11 +106,20 @@ def verify(arrays: readers.Arrays, source: str) -> None:
     """Raise CourseError naming `source` unless `arrays` hold exactly CIFAR-10."""
     for split, expected in FINGERPRINTS.items():
         images, labels = torch.from_numpy(arrays[f"{split}_images"]), torch.from_numpy(arrays[f"{split}_labels"])
-        if fingerprint(images, labels) != expected:
+        if not _are_pictures(images, labels) or fingerprint(images, labels) != expected:
             raise CourseError(
                 f"{source} is not CIFAR-10: the content of its {len(labels):,} {split} images differs from the "
                 "original; replace it with a complete copy, or remove it and the course downloads one."
             )
+
+
+def _are_pictures(images: torch.Tensor, labels: torch.Tensor) -> bool:
+    return (
+        (images.dtype, labels.dtype) == (torch.uint8, torch.int64)
+        and labels.ndim == 1
+        and images.shape == (len(labels), 3, 32, 32)
+        and bool(((labels >= 0) & (labels < len(readers.CLASSES))).all())
+    )
 
 
 def cache_file() -> Path:
@@ -143,7 +158,7 @@ def _read_cache() -> readers.Arrays | None:
     try:
         arrays = {key: tensor.numpy() for key, tensor in load_file(path).items()}
         verify(arrays, str(path))
-    except (SafetensorError, CourseError, KeyError, OSError) as error:
+    except Exception as error:  # a damaged file raises nearly anything
         print(f"{path} is damaged and will be fetched again ({error}).")
         with contextlib.suppress(OSError):
             path.unlink()
@@ -161,10 +176,11 @@ def _find_and_cache() -> readers.Arrays:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire()
-    except OSError as error:
-        print(f"CIFAR-10 is not kept, for {folder} cannot be written ({error.strerror}): set QAT_CACHE_DIR to another.")
+    except (OSError, NotImplementedError) as error:  # the latter where a network's file system knows no locks
+        print(f"CIFAR-10 is not kept, for {folder} cannot be written ({error}): set QAT_CACHE_DIR to another.")
         return _find()
     try:
+        remove_leftovers(cache_file())
         return _read_cache() or _cache(_find())
     finally:
         lock.release()
@@ -172,7 +188,7 @@ def _find_and_cache() -> readers.Arrays:
 
 def _cache(arrays: readers.Arrays) -> readers.Arrays:
     try:
-        write_atomically(cache_file(), lambda path: save_file(_tensors(arrays), path))
+        write_atomically(cache_file(), lambda path: path.write_bytes(save(_tensors(arrays))))
     except CourseError as error:
         print(f"CIFAR-10 is used but not kept: {error}")
     return arrays

@@ -1,13 +1,13 @@
 """Write files so that a reader never meets half of one."""
 
 import contextlib
+import glob
 import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from safetensors import SafetensorError
-
+from . import settings
 from .errors import CourseError
 
 
@@ -25,12 +25,19 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
         write(Path(temporary))
         os.chmod(temporary, 0o644)  # mkstemp's 0600 would hide the file from others who share the folder
         os.replace(temporary, path)
-    except (OSError, SafetensorError) as error:  # safetensors reports a full disk in its own way
+    except OSError as error:
         raise _not_written(path, error) from error
     finally:
         if temporary:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(temporary)
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove what processes that were killed while they wrote `path` left; for whoever alone may write it."""
+    for temporary in path.parent.glob(f".{glob.escape(path.name)}.????????"):  # mkstemp's names
+        with contextlib.suppress(OSError):
+            temporary.unlink()
 
 
 def check_writable(folder: Path) -> None:
@@ -42,9 +49,9 @@ def check_writable(folder: Path) -> None:
         raise _not_written(folder, error) from error
 
 
-def _not_written(path: Path, error: Exception) -> CourseError:
-    reason = getattr(error, "strerror", None) or error
+def _not_written(path: Path, error: OSError) -> CourseError:
+    variable = "QAT_CACHE_DIR" if path.is_relative_to(settings.cache_dir()) else "QAT_RESULTS_DIR"
     return CourseError(
-        f"{path} could not be written ({reason}): free some space, or set QAT_RESULTS_DIR to a folder that you may "
-        "write to."
+        f"{path} could not be written ({error.strerror or error}): free some space, or set {variable} to a folder that "
+        "you may write to."
     )

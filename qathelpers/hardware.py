@@ -11,6 +11,8 @@ from pathlib import Path
 
 import torch
 
+from .errors import CourseError
+
 
 def best_device() -> torch.device:
     """Return the fastest device there is: CUDA, else MPS (Apple), else the CPU."""
@@ -19,6 +21,16 @@ def best_device() -> torch.device:
     if torch.backends.mps.is_available():
         return torch.device("mps")
     return torch.device("cpu")
+
+
+def find_device(name: str | torch.device | None) -> torch.device:
+    """Return the device `name`, or the fastest (None); raises CourseError when this machine has no such device."""
+    try:
+        device = torch.device(name or best_device())
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, TypeError) as error:  # PyTorch built without CUDA asserts
+        raise CourseError(f"There is no device {name!r} here: leave the device out, or take 'cpu'.") from error
+    return device
 
 
 def bf16_is_fast(device: torch.device) -> bool:

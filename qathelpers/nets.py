@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from . import quantizers as q
-from .errors import CourseError
+from .errors import MAX_SEED, CourseError, check_whole
 from .frequencies import Frequencies
 from .recipe import Recipe
 
@@ -28,6 +28,16 @@ class Scheme:
     activation: type | None = None
     ends: type | None = None  # of the weights of the first and the last layer
     recipe: dict[str, Any] = field(default_factory=dict)  # in what it is best trained otherwise than its architecture
+
+    def __post_init__(self) -> None:
+        """Raise CourseError naming what is no quantizer: Brevitas would complain in a place far from it."""
+        for argument in ("weight", "activation", "ends"):
+            quantizer = getattr(self, argument)
+            if quantizer is not None and not isinstance(quantizer, type):
+                raise CourseError(
+                    f"{argument} of {self.name} is {quantizer!r}: give a quantizer's class, such as "
+                    "quantizers.BinaryWeight, or None for floats."
+                )
 
     def conv(self, inputs: int, outputs: int, kernel: int, end: bool = False, **options) -> nn.Module:
         """Return a convolution without bias whose weights are quantized; a BatchNorm is to follow."""
@@ -184,9 +194,12 @@ def build(name: str | Scheme, arch: str = "convnet", seed: int = 0) -> nn.Module
 
     It is initialized from `seed` and carries `name`, `arch`, `bits`, `seed` and the `recipe` it is best trained with.
     The latent weights of all schemes start from the same values. Raises CourseError listing the names when there is no
-    such scheme or architecture.
+    such scheme or architecture, ValueError for a seed that is no whole number from 0 up.
     """
+    check_whole("seed", seed, 0, MAX_SEED)
     scheme = name if isinstance(name, Scheme) else _choose("net", name, SCHEMES)
+    if scheme != SCHEMES.get(scheme.name, scheme):
+        raise CourseError(f"{scheme.name} is a scheme of the course: give your own another name.")
     chosen = architecture(arch)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -201,7 +214,7 @@ def architecture(arch: str) -> type[nn.Module]:
 
     Raises CourseError listing the names when there is no such architecture, or when it cannot be widened.
     """
-    name, _, factor = arch.partition("-x")
+    name, _, factor = str(arch).partition("-x")
     chosen = _choose("architecture", name, ARCHITECTURES)
     if name == arch:
         return chosen
@@ -215,6 +228,6 @@ def architecture(arch: str) -> type[nn.Module]:
 
 
 def _choose(kind: str, name: str, known: dict) -> Any:
-    if name not in known:
+    if not isinstance(name, str) or name not in known:
         raise CourseError(f"There is no {kind} {name!r}: choose one of {', '.join(known)}.")
     return known[name]

@@ -13,6 +13,8 @@ from nbclient import NotebookClient
 from nbconvert.preprocessors import ClearMetadataPreprocessor, CoalesceStreamsPreprocessor, TagRemovePreprocessor
 from nbformat import NotebookNode
 
+from .errors import CourseError
+
 TIMEOUT = 1800  # seconds a cell
 WITHOUT_OUTPUT = {"shows-photographs", "shows-a-widget"}  # tags: not ours to hand on; nothing without a kernel
 
@@ -89,7 +91,10 @@ def clean(notebook: NotebookNode) -> NotebookNode:
 
 def refresh(path: Path) -> list[Path]:
     """Execute the notebook at `path` in place and write its solutions beside it; return what was written."""
-    notebook = answered(nbformat.read(path, as_version=4))
+    try:
+        notebook = answered(nbformat.read(path, as_version=4))
+    except (nbformat.reader.NotJSONError, nbformat.ValidationError) as error:
+        raise CourseError(f"{path} is not a notebook: name files that end in .ipynb.") from error
     execute(notebook, path.parent)
     targets = [path, path.parent / "solutions" / path.name]
     targets[1].parent.mkdir(exist_ok=True)

@@ -7,13 +7,14 @@ import torch
 from torch import nn
 
 from . import weights
+from .errors import check_whole
 
 OF_A_QUANTIZER = re.compile(r"\.\w+_quant\.")  # in the name of a tensor
 
 
 def per_byte(levels: int) -> int:
     """Return how many numbers with `levels` values (2 to 256) fit into a byte: 8 for 2, 5 for 3, 2 for 15."""
-    if not 2 <= levels <= 256:
+    if not isinstance(levels, int) or not 2 <= levels <= 256:
         raise ValueError(f"a byte holds numbers with 2 to 256 values, not {levels}")
     count = 1
     while levels ** (count + 1) <= 256:
@@ -27,9 +28,15 @@ def pack(integers: torch.Tensor, lowest: int, step: int, levels: int) -> torch.T
     A byte holds the digits of one number in base `levels`, the first integer as the lowest digit: for two levels these
     are bits, for three 5 digits make 3**5 = 243 of the 256 values. Raises ValueError for any other integer.
     """
+    check_whole("step", step, 1)
     offsets = integers.flatten().long() - lowest
     digits = offsets // step
-    if (digits * step != offsets).any() or (digits < 0).any() or (digits >= levels).any():
+    if (
+        (integers.flatten() != offsets + lowest).any()
+        or (digits * step != offsets).any()
+        or (digits < 0).any()
+        or (digits >= levels).any()
+    ):
         raise ValueError(f"not all integers are of the {levels} from {lowest} to {lowest + step * (levels - 1)}")
     count = per_byte(levels)
     padded = nn.functional.pad(digits, (0, -len(digits) % count)).view(-1, count)

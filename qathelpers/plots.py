@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from torch import nn
 
 from . import weights
+from .files import write_atomically
 from .history import History
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart (jfly.uni-koeln.de/color).
@@ -212,10 +213,9 @@ def pictures(images: torch.Tensor, titles: Sequence[str], columns: int = 10) -> 
 
 
 def save(figure: Figure, path: str | Path) -> Path:
-    """Write a figure as a .png file and return its path."""
+    """Write a figure as a .png file and return its path; raises CourseError when the folder cannot be written."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120)
+    write_atomically(path, lambda temporary: figure.savefig(temporary, dpi=120, format="png"))
     return path
 
 

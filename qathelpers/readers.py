@@ -9,6 +9,7 @@ import pickle
 import tarfile
 from collections.abc import Callable, Iterable
 from pathlib import Path, PurePosixPath
+from typing import ClassVar
 
 import numpy as np
 import pyarrow.parquet
@@ -27,12 +28,17 @@ def read_folder(folder: Path) -> Arrays:
 
     Raises CourseError when there is no copy in it or a file of it is damaged.
     """
-    for place in (folder, folder / "cifar-10-batches-py", folder / "cifar10"):
-        if (place / "data_batch_1").is_file():
-            return read_batches(lambda name, place=place: (place / name).read_bytes(), str(place))
-        if (place / "train" / CLASSES[0]).is_dir():
-            files = ((path.relative_to(place), path.read_bytes()) for path in sorted(place.glob("*/*/*.png")))
-            return read_pngs(files, str(place))
+    try:
+        for place in (folder, folder / "cifar-10-batches-py", folder / "cifar10"):
+            if (place / "data_batch_1").is_file():
+                return read_batches(lambda name, place=place: (place / name).read_bytes(), str(place))
+            if (place / "train" / CLASSES[0]).is_dir():
+                files = ((path.relative_to(place), path.read_bytes()) for path in sorted(place.glob("*/*/*.png")))
+                return read_pngs(files, str(place))
+    except OSError as error:  # a file that may not be read, or a folder in the place of one
+        raise CourseError(
+            f"{folder} could not be read ({error}): replace the copy, or give it back its rights."
+        ) from error
     raise CourseError(
         f"{folder} holds no CIFAR-10: set QAT_DATA_DIR to a folder with cifar-10-batches-py (from the official "
         "archive) or with train/ and test/ folders of one folder of PNG files a class."
@@ -101,35 +107,69 @@ def _arrays(images: dict[str, list[np.ndarray]], labels: dict[str, list[int]]) -
 
 def _decode(content: bytes, source: str) -> np.ndarray:
     try:
-        pixels = np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
-    except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises for damaged files
+        # Of what Pillow reads, PNG alone: for some other formats it would start a program (PostScript's).
+        pixels = np.asarray(Image.open(io.BytesIO(content), formats=["PNG"]).convert("RGB"))
+    except Exception as error:  # a damaged image raises nearly anything
         raise CourseError(f"{source} is not a readable image: replace the copy with a complete one.") from error
     if pixels.shape != (32, 32, 3):
         raise CourseError(f"{source} has {pixels.shape[1]} x {pixels.shape[0]} pixels, not 32 x 32: not CIFAR-10.")
     return pixels
 
 
+class _Array:
+    """Stands in for NumPy's array: takes shape and bytes of 8-bit numbers, and nothing else.
+
+    NumPy's own would believe what a pickle says of a type's flags, and take bytes for addresses.
+    """
+
+    def __init__(self, *_: object) -> None:
+        pass
+
+    def __setstate__(self, state: tuple) -> None:
+        _version, shape, kind, in_columns, content = state
+        if not isinstance(kind, _Type) or kind.name != "u1" or in_columns:
+            raise pickle.UnpicklingError("its arrays are not of 8-bit numbers in rows")
+        self.numbers = np.frombuffer(content, np.uint8).reshape(shape)
+
+
+class _Type:
+    """Stands in for NumPy's types: takes the name, and nothing else."""
+
+    def __init__(self, name: str | bytes, *_: object) -> None:
+        self.name = name.decode() if isinstance(name, bytes) else name
+
+    def __setstate__(self, state: tuple) -> None:
+        pass
+
+
 class _ArraysOnly(pickle.Unpickler):
     """Admit what the official files hold (arrays, lists, numbers, byte strings), nothing that could run code."""
 
-    def find_class(self, module: str, name: str) -> object:
-        if (module.split(".")[-1], name) == ("multiarray", "_reconstruct"):
-            return np.zeros(0).__reduce__()[0]
-        if (module, name) in {("numpy", "ndarray"), ("numpy", "dtype")}:
-            return getattr(np, name)
-        raise pickle.UnpicklingError(f"it wants {module}.{name}")
+    STAND_INS: ClassVar = {
+        ("numpy.core.multiarray", "_reconstruct"): _Array,
+        ("numpy._core.multiarray", "_reconstruct"): _Array,  # since NumPy 2
+        ("numpy", "ndarray"): _Array,
+        ("numpy", "dtype"): _Type,
+    }
+
+    def find_class(self, module: str, name: str) -> type:
+        if (module, name) not in self.STAND_INS:
+            raise pickle.UnpicklingError(f"it wants {module}.{name}")
+        return self.STAND_INS[module, name]
 
 
 def _unpickle(read: Callable[[str], bytes], name: str, source: str) -> tuple[np.ndarray, np.ndarray]:
     """Return images (n, 3, 32, 32) and labels (n,) of one official file."""
     try:
         batch = _ArraysOnly(io.BytesIO(read(name)), encoding="bytes").load()
-        images = np.asarray(batch[b"data"], np.uint8).reshape(-1, 3, 32, 32)
-        labels = np.asarray(batch[b"labels"], np.int64)
+        images = batch[b"data"].numbers.reshape(-1, 3, 32, 32)
+        labels = np.array(batch[b"labels"], np.int64)
     except Exception as error:  # a damaged pickle raises nearly anything
         raise CourseError(
             f"{name} of {source} is missing or damaged ({type(error).__name__}: {error}): replace the copy."
         ) from error
-    if len(images) != len(labels):
-        raise CourseError(f"{name} of {source} is damaged: {len(images)} images, {len(labels)} labels.")
+    if labels.shape != (len(images),):
+        raise CourseError(f"{name} of {source} is damaged: {len(images)} images, {labels.size} labels.")
+    if not np.isin(labels, range(len(CLASSES))).all():
+        raise CourseError(f"{name} of {source} is damaged: not all of its labels are from 0 to 9.")
     return images, labels

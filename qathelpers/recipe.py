@@ -1,9 +1,23 @@
 """How a net is trained."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 
 from .errors import CourseError
+
+OPTIMIZERS = ("muon", "adam")
+KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: f"one of {', '.join(OPTIMIZERS)}"}
+RANGES = {  # both ends included
+    "batch_size": (1, math.inf),
+    "lr": (0, 1e6),
+    "vector_lr": (0, 1e6),
+    "final": (0, 1),
+    "label_smoothing": (0, 1),
+    "max_shift": (0, 8),
+    "growing": (0, 1),
+    "latent_clip": (0.01, math.inf),
+}
 
 
 @dataclass(frozen=True)
@@ -30,13 +44,18 @@ class Recipe:
     growing: float = 0.0
     latent_clip: float = 2.0
 
+    def __post_init__(self) -> None:
+        """Raise CourseError naming a setting whose value is of another kind or out of its range."""
+        for name, kind in _kinds().items():
+            _check(name, kind, getattr(self, name))
+
 
 def changed(recipe: Recipe, changes: Iterable[str]) -> Recipe:
     """Return `recipe` with `changes`, each like "lr=0.05", made.
 
     Raises CourseError listing the names when there is no such setting, or saying what kind of value one takes.
     """
-    kinds = {field.name: type(field.default) for field in fields(Recipe)}
+    kinds = _kinds()
     values = {}
     for change in changes:
         name, _, text = change.partition("=")
@@ -45,6 +64,20 @@ def changed(recipe: Recipe, changes: Iterable[str]) -> Recipe:
         try:
             values[name] = {"true": True, "false": False}[text.lower()] if kinds[name] is bool else kinds[name](text)
         except (KeyError, ValueError) as error:
-            kind = {bool: "true or false", int: "a whole number", float: "a number"}[kinds[name]]
-            raise CourseError(f"{name} takes {kind}, not {text!r}.") from error
+            raise CourseError(f"{name} takes {KINDS[kinds[name]]}, not {text!r}.") from error
     return replace(recipe, **values)
+
+
+def _kinds() -> dict[str, type]:
+    return {field.name: type(field.default) for field in fields(Recipe)}
+
+
+def _check(name: str, kind: type, value: object) -> None:
+    accepted = (int, float) if kind is float else kind
+    if not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool):
+        raise CourseError(f"{name} takes {KINDS[kind]}, not {value!r}.")
+    if kind is str and value not in OPTIMIZERS:
+        raise CourseError(f"{name} takes {KINDS[kind]}, not {value!r}.")
+    lowest, highest = RANGES.get(name, (-math.inf, math.inf))
+    if kind in (int, float) and not lowest <= value <= highest:  # nor is NaN
+        raise CourseError(f"{name} takes {KINDS[kind]} from {lowest:g} to {highest:g}, not {value!r}.")

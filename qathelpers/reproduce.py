@@ -19,14 +19,20 @@ def reproduce(card: dict, folder: str | Path | None = None) -> History:
     """Train the net that `card` describes as it says and return the history.
 
     Downloads the data where it has to. Raises CourseError when the card is of other settings than this version of the
-    course knows, or as `fit` and `data.load` do.
+    course knows, when there are fewer images, or as `fit` and `data.load` do.
     """
     try:
         recipe = Recipe(**card["recipe"])
         net = build(card["name"], card["arch"], seed=card["init_seed"])
         loaded = data.load(card["data"]).take(card["train_images"], card["test_images"])
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise CourseError(f"This card is of another version of the course ({error}): record the run again.") from error
+    counts = len(loaded.train_labels), len(loaded.test_labels)
+    if counts != (card["train_images"], card["test_images"]):
+        raise CourseError(
+            f"The run had {card['train_images']:,} training and {card['test_images']:,} test images, here are "
+            f"{counts[0]:,} and {counts[1]:,}: unset QAT_MAX_IMAGES."
+        )
     return fit(net, loaded, card["epochs"], recipe=recipe, seed=card["seed"], folder=folder)
 
 

@@ -12,11 +12,14 @@ from . import checkpoints, hardware, settings
 from .batches import normalize
 from .data import Data
 from .errors import CourseError
+from .files import write_atomically
 from .history import History
 from .nets import SCHEMES, build
 from .training import Recipe, fit
 
 RECORDED = settings.PACKAGE.parent / "data"  # results/ and checkpoints/ that come with the course
+
+COLUMNS = ("bits", "seed", "data", "hardware")  # what the table of runs needs of a card
 
 # The table that this course grew from: accuracies after 100 epochs of small nets with Brevitas.
 ORIGINAL = {"PytorchNN": (0.98, 0.57), "TernaryNN": (0.62, 0.56), "BinaryNN": (0.55, 0.51)}
@@ -62,7 +65,7 @@ def record(name: str, arch: str, data_name: str = "cifar10", seed: int = 0) -> l
     """
     files = checkpoints.Files(run_folder(data_name, arch), checkpoints.stem({"name": name, "seed": seed}))
     history, net = History.load(files.history), checkpoints.load(files.weights)
-    if files.finished(history.card) is None:
+    if history.name != name or files.finished(history.card) is None:
         raise CourseError(f"{files.history} and {files.weights} are not of one finished run: train to the end first.")
     written = [RECORDED / "results" / data_name / arch / files.history.name]
     if seed == 0:
@@ -96,21 +99,35 @@ def recorded_net(name: str, arch: str = "convnet", data_name: str = "cifar10") -
     names = sorted(path.stem for path in folder.glob("*.safetensors"))
     if name not in names:
         raise CourseError(f"No {name} ({arch}) is recorded; there are: {', '.join(names) or 'none'}.")
-    return checkpoints.load(folder / f"{name}.safetensors")
+    net = checkpoints.load(folder / f"{name}.safetensors")
+    if net.name != name:
+        raise CourseError(f"{folder / name}.safetensors holds a {net.name}: replace it by a fresh copy.")
+    return net
 
 
 def find_histories(folder: str | Path) -> list[History]:
     """Return the histories in `folder`, in the order of `nets.SCHEMES`, others behind, then by seed; no empty ones."""
     order = list(SCHEMES)
-    histories = [History.load(path) for path in sorted(Path(folder).glob("*.npy"))]
+    histories = [_load(path) for path in sorted(Path(folder).glob("*.npy"))]
     return sorted((h for h in histories if len(h)), key=lambda h: ((*order, h.name).index(h.name), h.card["seed"]))
+
+
+def _load(path: Path) -> History:
+    history = History.load(path)
+    missing = [key for key in COLUMNS if key not in history.card]
+    if missing:
+        raise CourseError(f"The card of {path} lacks {', '.join(missing)}: move it to another folder.")
+    return history
 
 
 def table(histories: list[History]) -> pd.DataFrame:
     """Return a row a run: accuracies of the last epoch (0 to 1), epochs, minutes, data set, hardware.
 
-    Raises CourseError when the histories are of several data sets, which no table may mix.
+    Raises CourseError when the histories are of several data sets, which no table may mix, or one has no epochs.
     """
+    for history in histories:
+        if not len(history):
+            raise CourseError(f"{history.name} has no epoch to show: its training was stopped in the first one.")
     data = {history.card["data"] for history in histories}
     if len(data) > 1:
         raise CourseError(f"These runs are of {' and '.join(sorted(data))}: compare runs of one data set.")
@@ -172,7 +189,7 @@ def update_readme(path: Path) -> None:
         start, end = f"<!-- results: {arch} -->\n", "\n<!-- end -->"
         before, rest = text.split(start)
         text = before + start + markdown(arch) + end + rest.split(end, 1)[1]
-    path.write_text(text)
+    write_atomically(path, lambda temporary: temporary.write_text(text))
 
 
 def leaderboard(data_name: str, kilobytes: float = float("inf")) -> pd.DataFrame:

@@ -54,7 +54,10 @@ def max_images() -> int | None:
 
 def _path(variable: str, default: Path | None) -> Path | None:
     value = os.environ.get(variable)
-    return Path(value).expanduser().resolve() if value else default
+    try:
+        return Path(value).expanduser().resolve() if value else default
+    except (RuntimeError, OSError) as error:  # "~nobody/data", or links that lead in a circle
+        raise CourseError(f"{variable} is {value!r}, which is no path ({error}): set it to a folder.") from error
 
 
 def _count(variable: str) -> int | None:

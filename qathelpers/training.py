@@ -6,6 +6,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 
@@ -18,13 +19,14 @@ from tqdm import tqdm
 from . import checkpoints, hardware, parallel, settings, weights
 from .batches import Batches
 from .data import Data
-from .errors import CourseError
+from .errors import MAX_SEED, CourseError, check_whole
 from .files import check_writable
 from .history import History
 from .muon import Muon
 from .recipe import Recipe
 
 BATCHNORM_BATCHES = 20
+GIVE = {"net": "what `build` returns", "data": "what `data.load` returns", "recipe": "a `Recipe`, or leave it out"}
 print_line = functools.partial(print, flush=True)  # a training whose output goes into a file can be followed
 
 __all__ = ["History", "Recipe", "evaluate", "fit"]
@@ -52,14 +54,17 @@ def fit(
     share of the training that is done, 0 to 1, after each batch; `say` with each line. Interrupted by Ctrl-C or the
     notebook's stop button, or by a KeyboardInterrupt from one of these, the training ends and its history so far is
     returned. Started by torchrun, the processes train one net together (`parallel`); process 0 prints and writes.
-    Raises CourseError when the loss is no longer a number or `folder` cannot be written, ValueError for `epochs` < 1.
+    Raises CourseError when the loss is no longer a number, `folder` cannot be written, or another process trains this
+    net there, ValueError for an argument of another type or range.
     """
-    if epochs < 1:
-        raise ValueError(f"epochs is {epochs}; train for 1 or more")
+    _check(net, data, recipe)
+    check_whole("epochs", epochs, 1)
+    check_whole("seed", seed, 0, MAX_SEED)
     epochs = min(epochs, settings.max_epochs() or epochs)
     recipe = recipe or getattr(net, "recipe", Recipe())
-    device = torch.device(device or hardware.best_device())
+    device = hardware.find_device(device)
     hardware.keep_freed_memory()
+    parallel.check(len(data.train_labels), recipe.batch_size)
     first = parallel.rank() == 0
     say = say if first else lambda line: None
     history = History(checkpoints.card(net, data, epochs=epochs, seed=seed, device=device, recipe=asdict(recipe)))
@@ -67,70 +72,74 @@ def fit(
     if files and first:
         check_writable(files.folder)
 
-    net.to(device, memory_format=torch.channels_last)
-    parallel.check(len(data.train_labels), recipe.batch_size)
-    parallel.share_batchnorms(net)
-    resumed = files.read_resume(history.card) if files else None
-    if resumed:
-        net.load_state_dict(resumed.net)  # before the optimizers are made: Brevitas may replace parameters in it
-        history.rows = resumed.rows
-        say(f"{history.name}: resumed after epoch {len(history)} of {epochs}")
-    optimizers = make_optimizers(net, recipe)
-    if resumed:
-        resumed.restore(optimizers)
+    with files.lock() if files and first else nullcontext():
+        net.to(device, memory_format=torch.channels_last)
+        parallel.share_batchnorms(net)
+        resumed = files.read_resume(history.card, net) if files else None
+        if resumed:
+            net.load_state_dict(resumed.net)  # before the optimizers are made: Brevitas may replace parameters in it
+            history.rows = resumed.rows
+            say(f"{history.name}: resumed after epoch {len(history)} of {epochs}")
+        optimizers = make_optimizers(net, recipe)
+        if resumed:
+            resumed.restore(optimizers)
 
-    train = Batches(
-        data.train_images,
-        data.train_labels,
-        recipe.batch_size,
-        shuffle=True,
-        augment=recipe.augment,
-        max_shift=recipe.max_shift,
-        seed=seed,
-        device=device,
-    )
-    test = Batches(data.test_images, data.test_labels, 1000, device=device)
-    growing = int(recipe.growing * epochs)  # rounded down: the last epoch's images always have their full size
-    try:
-        for epoch in range(len(history), epochs):
-            start = time.perf_counter()
-            growth = epoch / growing if growing else 1
-            train_loss, train_acc = _train_epoch(net, train, epoch, epochs, growth, optimizers, recipe, on_batch)
-            # BatchNorm's running statistics lag behind weights that change fast; when many signs have just flipped,
-            # they are of another net. Measured anew they cost 3 % of an epoch and win a point for binary nets.
-            update_bn(itertools.islice(train.epoch(epoch, growth), BATCHNORM_BATCHES), net)
-            test_loss, test_acc = evaluate(net, test, growth)
-            seconds = time.perf_counter() - start
-            history.append(
-                epoch=epoch + 1,
-                train_loss=train_loss,
-                train_acc=train_acc,
-                test_loss=test_loss,
-                test_acc=test_acc,
-                seconds=seconds,
-            )
-            say(
-                f"{history.name} epoch {epoch + 1}/{epochs}: train loss {train_loss:.3f} acc {train_acc:.4f}, "
-                f"test loss {test_loss:.3f} acc {test_acc:.4f}, {seconds:.1f} s" + ", small images" * (growth < 1)
-            )
-            if files and first:
-                files.write_resume(history, net, optimizers)
-            if on_epoch:
-                on_epoch(history)
-    except KeyboardInterrupt:
-        say(f"{history.name}: stopped in epoch {len(history) + 1} of {epochs}; epochs 1 to {len(history)} are kept")
-    for warning in weights.warnings(net):
-        say(warning)
-    if files and first and len(history) == epochs:
-        files.write_final(history, net)
+        train = Batches(
+            data.train_images,
+            data.train_labels,
+            recipe.batch_size,
+            shuffle=True,
+            augment=recipe.augment,
+            max_shift=recipe.max_shift,
+            seed=seed,
+            device=device,
+        )
+        test = Batches(data.test_images, data.test_labels, 1000, device=device)
+        growing = int(recipe.growing * epochs)  # rounded down: the last epoch's images always have their full size
+        try:
+            for epoch in range(len(history), epochs):
+                start = time.perf_counter()
+                growth = epoch / growing if growing else 1
+                train_loss, train_acc = _train_epoch(net, train, epoch, epochs, growth, optimizers, recipe, on_batch)
+                # BatchNorm's running statistics lag behind weights that change fast; when many signs have just flipped,
+                # they are of another net. Measured anew they cost 3 % of an epoch and win a point for binary nets.
+                update_bn(itertools.islice(train.epoch(epoch, growth), BATCHNORM_BATCHES), net)
+                test_loss, test_acc = evaluate(net, test, growth)
+                seconds = time.perf_counter() - start
+                history.append(
+                    epoch=epoch + 1,
+                    train_loss=train_loss,
+                    train_acc=train_acc,
+                    test_loss=test_loss,
+                    test_acc=test_acc,
+                    seconds=seconds,
+                )
+                say(
+                    f"{history.name} epoch {epoch + 1}/{epochs}: train loss {train_loss:.3f} acc {train_acc:.4f}, "
+                    f"test loss {test_loss:.3f} acc {test_acc:.4f}, {seconds:.1f} s" + ", small images" * (growth < 1)
+                )
+                if files and first:
+                    files.write_resume(history, net, optimizers)
+                if on_epoch:
+                    on_epoch(history)
+        except KeyboardInterrupt:
+            say(f"{history.name}: stopped in epoch {len(history) + 1} of {epochs}; epochs 1 to {len(history)} are kept")
+        for warning in weights.warnings(net):
+            say(warning)
+        if files and first and len(history) == epochs:
+            files.write_final(history, net)
     return history
 
 
+def _check(net: object, data: object, recipe: object) -> None:
+    for argument, value, kind in (("net", net, nn.Module), ("data", data, Data), ("recipe", recipe, Recipe | None)):
+        if not isinstance(value, kind):
+            raise ValueError(f"{argument} is a {type(value).__name__}: give {GIVE[argument]}")
+
+
 def make_optimizers(net: nn.Module, recipe: Recipe) -> list[torch.optim.Optimizer]:
-    """Return the optimizers of `recipe` for `net`; raises ValueError when it names another than "muon" or "adam"."""
+    """Return the optimizers of `recipe` for `net`."""
     makers = {"muon": _muon_and_sgd, "adam": lambda net, recipe: [torch.optim.Adam(net.parameters(), recipe.lr)]}
-    if recipe.optimizer not in makers:
-        raise ValueError(f"the recipe's optimizer is {recipe.optimizer!r}; known are {', '.join(makers)}")
     optimizers = makers[recipe.optimizer](net, recipe)
     for optimizer in optimizers:
         for group in optimizer.param_groups:

@@ -95,12 +95,6 @@ def test_epochs_and_seeds_differ(images):
     assert len(set(orders)) == 3
 
 
-@pytest.mark.parametrize(("count", "labels", "size"), [(0, 0, 4), (5, 4, 4), (5, 5, 0)])
-def test_bad_input_is_named(images, count, labels, size):
-    with pytest.raises(ValueError, match="batch size"):
-        Batches(images[:count], LABELS[:labels], size)
-
-
 def test_shuffled_without_augmentation_are_the_same_images_in_another_order(images):
     shown, labels = epoch(Batches(images, LABELS, 8, shuffle=True), 1)
     assert not torch.equal(labels, LABELS)

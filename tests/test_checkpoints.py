@@ -19,26 +19,6 @@ def test_what_is_loaded_computes_what_was_saved(tmp_path, name):
     assert checkpoints.read_card(path)["name"] == name
 
 
-def test_the_wrong_net_is_told_what_does_not_fit(tmp_path):
-    path = checkpoints.save(nets.build("BinaryNN", "lenet"), tmp_path / "net.safetensors", CARD)
-    with pytest.raises(CourseError, match=r"BinaryNN \(lenet\), which does not fit this BinaryNN \(convnet\)"):
-        checkpoints.load(path, nets.build("BinaryNN", "convnet"))
-    with pytest.raises(CourseError, match=r"features\.0\.weight is \(6, 3, 5, 5\) in the file and \(6, 3, 3, 3\)"):
-        net = nets.build("BinaryNN", "lenet")
-        net.features[0].weight.data = net.features[0].weight.data[..., :3, :3]
-        checkpoints.load(path, net)
-
-
-def test_missing_and_foreign_files_are_named(tmp_path):
-    from safetensors.torch import save_file
-
-    with pytest.raises(CourseError, match=r"none\.safetensors is missing"):
-        checkpoints.load(tmp_path / "none.safetensors")
-    save_file({"x": torch.zeros(1)}, tmp_path / "foreign.safetensors")
-    with pytest.raises(CourseError, match="no card"):
-        checkpoints.load(tmp_path / "foreign.safetensors")
-
-
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(keep=st.floats(0, 0.999))
 def test_a_truncated_file_is_named(tmp_path, keep):

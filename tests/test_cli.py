@@ -34,14 +34,6 @@ def test_a_recipe_is_changed_by_name_and_the_card_tells(call, tmp_path):
     assert result.exit_code == 0, result.output
     recipe = History.load(tmp_path / "runs" / "shapes" / "lenet" / "BinaryNN.npy").card["recipe"]
     assert (recipe["max_shift"], recipe["augment"], recipe["lr"]) == (2, True, 0.05)
-    for change, sentence in {
-        "shift=2": "A recipe has no 'shift': set one of batch_size, optimizer",
-        "lr": "lr takes a number, not ''",
-        "batch_size=1.5": "batch_size takes a whole number, not '1.5'",
-        "augment=yes": "augment takes true or false, not 'yes'",
-    }.items():
-        result = call(*shorter, "--set", change)
-        assert result.exit_code == 1 and sentence in result.output
 
 
 def test_run_trains_and_compares_three_nets_and_compare_shows_them_again(call, tmp_path):
@@ -53,15 +45,6 @@ def test_run_trains_and_compares_three_nets_and_compare_shows_them_again(call, t
     assert (tmp_path / "runs" / "shapes" / "lenet" / "accuracy.png").exists()
     again = call("compare", "--arch", "lenet", "--data", "shapes")
     assert again.output.count("W1A32") == 1
-
-
-def test_what_a_user_can_mend_is_a_sentence(call, tmp_path, monkeypatch):
-    result = call("compare", "--arch", "lenet", "--data", "shapes")
-    assert result.exit_code == 1 and "There are no runs in" in result.output and "Traceback" not in result.output
-    monkeypatch.setenv("QAT_RESULTS_DIR", str(tmp_path / "file" / "runs"))
-    (tmp_path / "file").write_text("no folder")
-    result = call("train", "-n", "1", "--name", "BinaryNN", "--arch", "lenet")
-    assert result.exit_code == 1 and "set QAT_RESULTS_DIR" in result.output and "Traceback" not in result.output
 
 
 def test_recorded_runs_are_compared(call):
@@ -98,8 +81,3 @@ def test_run_trains_for_as_long_as_the_machine_allows(call, monkeypatch, fast, a
     monkeypatch.setattr(results, "load_or_train", stop)
     assert "enough" in call("run", *arguments).output
     assert asked == [epochs]
-
-
-def test_reproduce_names_the_recorded_runs(call):
-    result = call("reproduce", "MyNN")
-    assert result.exit_code == 1 and "there are: PytorchNN, TernaryNN, BinaryNN" in result.output

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from qathelpers import checkpoints, nets
 from qathelpers.errors import CourseError
 from qathelpers.files import write_atomically
 
@@ -35,17 +34,6 @@ def test_an_unwritable_place_is_named(tmp_path):
 def test_a_full_disk_is_named(tmp_path):
     with pytest.raises(CourseError, match="No space left"):
         write_atomically(tmp_path / "x", lambda _: Path("/dev/full").write_text("x" * 100_000))
-
-
-def test_safetensors_word_for_a_failure_is_understood(tmp_path, monkeypatch):
-    from safetensors import SafetensorError
-
-    def full(*arguments):
-        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
-
-    monkeypatch.setattr(checkpoints, "save_file", full)
-    with pytest.raises(CourseError, match="No space left"):
-        checkpoints.save(nets.build("BinaryNN", "lenet"), tmp_path / "x.safetensors", {"name": "BinaryNN"})
 
 
 WRITER = """

@@ -37,20 +37,3 @@ def test_a_truncated_file_is_named(tmp_path, keep):
     path.write_bytes(content[: int(len(content) * keep)])
     with pytest.raises(CourseError, match=r"h\.npy"):
         History.load(path)
-
-
-def test_missing_foreign_and_pickled_files_are_refused(tmp_path):
-    with pytest.raises(CourseError, match="missing"):
-        History.load(tmp_path / "none.npy")
-    path = history().save(tmp_path / "h.npy")
-    np.save(path, np.zeros(3))
-    with pytest.raises(CourseError, match="not a history"):
-        History.load(path)
-    np.save(path, np.array([{"a": 1}]), allow_pickle=True)
-    with pytest.raises(CourseError, match=r"h\.npy is damaged"):
-        History.load(path)
-
-
-def test_an_unknown_column_lists_the_known_ones():
-    with pytest.raises(KeyError, match="train_acc"):
-        history()["accuracy"]
