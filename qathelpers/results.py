@@ -16,7 +16,7 @@ from .history import History
 from .nets import SCHEMES, build
 from .training import Recipe, fit
 
-RECORDED = settings.PACKAGE.parent / "data"  # results/ and checkpoints/ that come with the course
+RECORDED = settings.recorded_dir()  # results/ and checkpoints/ that come with the course
 
 # The table that this course grew from: accuracies after 100 epochs of small nets with Brevitas.
 ORIGINAL = {"PytorchNN": (0.98, 0.57), "TernaryNN": (0.62, 0.56), "BinaryNN": (0.55, 0.51)}
