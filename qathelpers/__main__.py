@@ -180,6 +180,15 @@ def refresh_notebooks(paths: tuple[Path, ...]) -> None:
         print("saved", *notebooks.refresh(path))
 
 
+@main.command()
+def badges() -> None:
+    """Write the repository's address, in pyproject.toml, into the notebooks and the README of the checkout."""
+    from . import badges  # not at the top: it brings nbformat, which no training needs
+
+    changed = badges.update(settings.course_dir())
+    print("saved", *map(settings.short, changed)) if changed else print("all up to date")
+
+
 @main.group(invoke_without_command=True)
 @data_option
 @click.option("--json", "file", type=click.Path(path_type=Path), help="Write the tables there too.")

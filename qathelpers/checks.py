@@ -2,6 +2,7 @@
 
 import importlib
 import math
+import os
 import shutil
 import sys
 from collections.abc import Callable, Sequence
@@ -12,21 +13,36 @@ import torch
 from . import data, hardware, settings
 from .errors import CourseError
 
-PACKAGES = ("torch", "torchvision", "brevitas", "numpy", "matplotlib", "jupyterlab", "nbval", "ipywidgets")
+PACKAGES = ("torch", "torchvision", "brevitas", "numpy", "matplotlib", "ipywidgets")
+LAB = ("jupyterlab", "nbval")  # what Colab has something else for
+DRIVE = "/content/drive"  # where Colab mounts it
 Mistakes = Sequence[tuple[object, str]]  # wrong answers that people give, and what to tell them
 NEEDED_GB = 2  # for the data, a download in progress and some runs
 
 
 def setup() -> None:
-    """Print versions and device: every notebook's first output."""
+    """Print versions and device, on Colab also where runs are saved: every notebook's first output."""
     versions = ", ".join(f"{name} {version}" for name, version in hardware.versions().items())
     device = hardware.best_device()
     print(f"{versions}; trains on {device} ({hardware.describe(device)})")
+    if settings.on_colab():
+        print(_where_runs_go())
+
+
+def _where_runs_go() -> str:
+    folder = settings.results_dir()
+    if folder.is_relative_to(DRIVE) and os.path.ismount(DRIVE):
+        return f"Runs are saved in {folder}, on your Drive: after a disconnect a training goes on from its last epoch."
+    return (
+        f"Runs are saved in {folder} and go with this machine; to keep them, mount your Drive and run "
+        f"`%env QAT_RESULTS_DIR={DRIVE}/MyDrive/qat` in a cell, both before the training."
+    )
 
 
 def environment() -> bool:
     """Print a line for Python, each package, device, data and disk: [ok], or what to do; return whether all are ok."""
-    checks: list[Callable[[], str]] = [_python, *(_importer(name) for name in PACKAGES), _device, _data, _disk]
+    names = PACKAGES if settings.on_colab() else (*PACKAGES, *LAB)
+    checks: list[Callable[[], str]] = [_python, *(_importer(name) for name in names), _device, _data, _disk]
     return all([_line(check) for check in checks])
 
 
@@ -48,7 +64,7 @@ def _importer(name: str) -> Callable[[], str]:
         try:
             importlib.import_module(name)
         except Exception as error:
-            raise CourseError(f"{name} does not import ({error}): run `pip install -e .` in the course.") from error
+            raise CourseError(f"{name} does not import ({error}): run `pip install -e '.[lab]'` here.") from error
         return f"{name} {metadata.version(name)}"
 
     return check

@@ -23,7 +23,8 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         os.close(handle)
         write(Path(temporary))
-        os.chmod(temporary, 0o644)  # mkstemp's 0600 would hide the file from others who share the folder
+        with contextlib.suppress(OSError):  # not every mounted drive has permissions to change
+            os.chmod(temporary, 0o644)  # mkstemp's 0600 would hide the file from others who share the folder
         os.replace(temporary, path)
     except OSError as error:
         raise _not_written(path, error) from error

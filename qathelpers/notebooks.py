@@ -63,7 +63,8 @@ def split(notebook: NotebookNode) -> tuple[NotebookNode, NotebookNode]:
     course, solved = copy.deepcopy(notebook), copy.deepcopy(notebook)
     course.cells = [cell for cell in course.cells if "answer" not in cell.metadata]
     solved.cells = [cell for cell in solved.cells if not (cell.cell_type == "code" and exercise(cell))]
-    solved.cells[0].source = solved.cells[0].source.replace("\n", ": solutions\n", 1)
+    opening = solved.cells[0].source.replace("\n", ": solutions\n", 1)
+    solved.cells[0].source = opening.replace("/notebooks/", "/notebooks/solutions/")  # in the badge, if there is one
     for cell in solved.cells:
         cell.metadata.pop("exercise", None)
     return clean(course), clean(solved)

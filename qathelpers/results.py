@@ -17,7 +17,7 @@ from .history import History
 from .nets import SCHEMES, build
 from .training import Recipe, fit
 
-RECORDED = settings.PACKAGE.parent / "data"  # results/ and checkpoints/ that come with the course
+RECORDED = settings.recorded_dir()  # results/ and checkpoints/ that come with the course
 
 COLUMNS = ("bits", "seed", "data", "hardware")  # what the table of runs needs of a card
 

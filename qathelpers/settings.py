@@ -4,6 +4,7 @@ Read at call time, so that a notebook may set one in its first cell.
 """
 
 import os
+import sys
 from pathlib import Path
 
 from .errors import CourseError
@@ -15,6 +16,17 @@ def course_dir() -> Path:
     """Return the checkout that holds this package, or the working directory when it was installed elsewhere."""
     checkout = PACKAGE.parent
     return checkout if (checkout / "pyproject.toml").is_file() else Path.cwd()
+
+
+def recorded_dir() -> Path:
+    """Return the folder of the runs that come with the course: data/ of the checkout, or what was installed of it."""
+    checkout = PACKAGE.parent
+    return checkout / "data" if (checkout / "pyproject.toml").is_file() else PACKAGE / "recorded"
+
+
+def on_colab() -> bool:
+    """Return whether this runs on Colab, whose kernels import a package of its own when they start."""
+    return "google.colab" in sys.modules
 
 
 def short(path: Path) -> Path:

@@ -1,4 +1,7 @@
+import os
 import re
+import sys
+import types
 from importlib import metadata
 
 import pytest
@@ -53,6 +56,32 @@ def test_setup_names_versions_and_device(capsys):
     checks.setup()
     output = capsys.readouterr().out
     assert f"torch {metadata.version('torch')}" in output and "trains on" in output
+
+
+@pytest.fixture
+def colab(monkeypatch):
+    monkeypatch.setitem(sys.modules, "google.colab", types.ModuleType("google.colab"))
+
+
+def test_on_colab_setup_says_where_runs_go(capsys, colab, monkeypatch):
+    checks.setup()
+    assert (
+        "go with this machine; to keep them, mount your Drive and run `%env QAT_RESULTS_DIR=" in capsys.readouterr().out
+    )
+    monkeypatch.setenv("QAT_RESULTS_DIR", f"{checks.DRIVE}/MyDrive/qat")
+    checks.setup()
+    assert "mount your Drive" in capsys.readouterr().out
+    monkeypatch.setattr(os.path, "ismount", lambda path: path == checks.DRIVE)
+    checks.setup()
+    assert f"Runs are saved in {checks.DRIVE}/MyDrive/qat, on your Drive: after" in capsys.readouterr().out
+
+
+def test_colab_is_not_asked_for_a_lab(capsys, colab, monkeypatch):
+    checks.environment()
+    assert "jupyterlab" not in capsys.readouterr().out
+    monkeypatch.delitem(sys.modules, "google.colab")
+    checks.environment()
+    assert "jupyterlab" in capsys.readouterr().out
 
 
 def test_a_known_mistake_gets_its_own_hint(capsys):

@@ -1,0 +1,117 @@
+"""On copies of the course: one address in pyproject.toml, everything else written from it."""
+
+import shutil
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+from click.testing import CliRunner
+
+from qathelpers import badges, notebooks, settings
+from qathelpers.__main__ import main
+from qathelpers.errors import CourseError
+
+if sys.version_info < (3, 11):
+    pytest.skip("needs tomllib", allow_module_level=True)
+
+ROOT = Path(__file__).parent.parent
+GITHUB, ELSEWHERE = "https://github.com/an-owner/a.course", "https://git.example.org/course"
+
+
+def files(root):
+    return [root / "README.md", *sorted((root / "notebooks").rglob("*.ipynb"))]
+
+
+def texts(root):
+    return [path.read_text() for path in files(root)]
+
+
+def cells(path):
+    return nbformat.read(path, as_version=4).cells
+
+
+@pytest.fixture
+def course(tmp_path):
+    shutil.copytree(ROOT / "notebooks", tmp_path / "notebooks", ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
+    for name in ("pyproject.toml", "README.md"):
+        shutil.copy(ROOT / name, tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def at(course):
+    """Return the course with another address, written."""
+
+    def write(address, update=True):
+        urls = f'\n[project.urls]\nRepository = "{address}"\n' if address is not None else ""
+        (course / "pyproject.toml").write_text(f'[project]\nname = "course"\n{urls}')
+        if update:
+            badges.update(course)
+        return course
+
+    return write
+
+
+def test_the_course_agrees_with_its_pyproject(course):
+    assert badges.update(course) == []
+
+
+def test_every_notebook_gets_badge_and_address_and_the_readme_its_badges(at):
+    course = at(GITHUB)
+    for path in files(course)[1:]:
+        name = path.relative_to(course).as_posix()
+        opening, setup = (cell.source for cell in cells(path)[:2])
+        assert opening.split("\n\n")[0].startswith(f"# {path.name[:2]} ")
+        assert opening.split("\n\n")[1] == badges.badge(GITHUB, name)
+        assert opening.split("\n\n")[2] == "After this notebook you can"
+        assert f'ADDRESS = "{GITHUB}"' in setup
+        count = (course / "README.md").read_text().count(f"]({name}) {badges.badge(GITHUB, name)} |")
+        assert count == ("solutions" not in name)
+
+
+def test_a_badge_opens_the_notebook_on_the_main_branch():
+    link = "https://colab.research.google.com/github/an-owner/a.course/blob/main/notebooks/00_start_here.ipynb"
+    assert badges.badge(GITHUB, "notebooks/00_start_here.ipynb").endswith(f"]({link})")
+
+
+def test_solutions_made_anew_keep_their_badge(at):
+    for path in sorted((at(GITHUB) / "notebooks").glob("*.ipynb")):
+        _, solved = notebooks.split(notebooks.answered(nbformat.read(path, as_version=4)))
+        assert solved.cells[0].source == cells(path.parent / "solutions" / path.name)[0].source
+
+
+def test_twice_is_once_and_without_an_address_all_is_as_before(at):
+    before = texts(at(None))
+    after = texts(at(GITHUB))
+    assert after != before and texts(at(GITHUB)) == after
+    assert texts(at(f"{GITHUB}.git/"))[1:] == after[1:]
+    assert texts(at(None)) == before
+
+
+def test_elsewhere_than_on_github_there_is_an_address_but_no_badge(at):
+    course = at(ELSEWHERE)
+    for path in files(course)[1:]:
+        assert badges.IMAGE not in path.read_text() and ELSEWHERE in cells(path)[1].source
+    assert badges.IMAGE not in (course / "README.md").read_text()
+
+
+def test_nothing_but_two_sources_changes(at):
+    before, after = ({path: cells(path) for path in files(at(address))[1:]} for address in (None, GITHUB))
+    for path, old in before.items():
+        for number, (one, other) in enumerate(zip(old, after[path], strict=True)):
+            if number < 2:
+                one.source = other.source
+            assert one == other
+
+
+@pytest.mark.parametrize("address", ["github.com/owner/repo", "https://github.com/o/r; rm x", "OWNER"])
+def test_what_is_no_address_is_not_written(at, address):
+    with pytest.raises(CourseError, match="is no address"):
+        at(address)
+
+
+def test_the_command_names_what_it_wrote(at, monkeypatch):
+    monkeypatch.setattr(settings, "course_dir", lambda: at(GITHUB, update=False))
+    assert "notebooks/solutions/08_your_own_net.ipynb" in CliRunner().invoke(main, "badges").output
+    assert CliRunner().invoke(main, "badges").output == "all up to date\n"

@@ -1,0 +1,55 @@
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from qathelpers import wheels
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / wheels.NOTE).write_text(f"{wheels.here()}\n")
+    return tmp_path
+
+
+def test_wheels_made_here_fit(folder):
+    assert wheels.misfit(folder) is None
+
+
+def test_wheels_for_another_python_name_it(folder):
+    _, system = wheels.here().split(" on ")
+    (folder / wheels.NOTE).write_text(f"Python 3.99 on {system}\n")
+    sentence = wheels.misfit(folder)
+    assert f"are for Python 3.99 on {system}, and this is {wheels.here()}: make PYTHON=python3.99, or" in sentence
+
+
+def test_wheels_for_another_system_are_of_no_use(folder):
+    python, _ = wheels.here().split(" on ")
+    (folder / wheels.NOTE).write_text(f"{python} on Plan9 pdp11\n")
+    assert "on Plan9 pdp11" in wheels.misfit(folder) and "make PYTHON" not in wheels.misfit(folder)
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+def test_make_installs_from_the_wheels_where_there_are_any(tmp_path):
+    def commands():
+        return subprocess.check_output(["make", "--dry-run", ".venv/.ready"], cwd=tmp_path, text=True)
+
+    for name in ("Makefile", "pyproject.toml"):
+        shutil.copy(Path(__file__).parent.parent / name, tmp_path)
+    assert "wheels" not in commands() and "PIP_" not in commands()
+    (tmp_path / "wheels").mkdir()
+    assert "PIP_NO_INDEX=1 PIP_FIND_LINKS=wheels .venv/bin/python -m pip install" in commands()
+    assert commands().index("qathelpers/wheels.py wheels") < commands().index("-m venv")
+
+
+def test_it_runs_before_anything_is_installed(folder):
+    def call(*arguments):
+        command = [sys.executable, "-I", "-S", wheels.__file__, *arguments]
+        return subprocess.run(command, capture_output=True, text=True)
+
+    assert call().stdout.strip() == wheels.here()
+    assert call(str(folder)).returncode == 0
+    (folder / wheels.NOTE).write_text("Python 3.99 on Plan9 pdp11\n")
+    assert call(str(folder)).returncode == 1 and "Plan9" in call(str(folder)).stderr
