@@ -88,7 +88,8 @@ def test_a_second_click_starts_no_second_training(slow_panel):
 
 
 @pytest.mark.parametrize(
-    ("control", "value", "said"), [("epochs", 0, "choose a whole number from 1"), ("seed", -1, "from 0 up")]
+    ("control", "value", "said"),
+    [("epochs", 0, "choose a whole number from 1"), ("seed", -1, "from 0 to 4,294,967,295")],
 )
 def test_bad_values_are_a_sentence_and_start_nothing(panel, control, value, said):
     getattr(panel, control).value = value
@@ -206,3 +207,14 @@ def test_the_comparison_follows_its_ticks(tiny):
 def test_a_comparison_of_no_runs_says_so():
     comparison = Comparison([])
     assert isinstance(comparison, ipw.VBox) and "Tick a run" in comparison.status.value
+
+
+def test_a_run_that_another_process_trains_is_left_alone(panel):
+    files = checkpoints.Files(panel.folder, "TernaryNN")
+    files.folder.mkdir(parents=True)
+    files.resume.write_text("of the other process")
+    with files.lock():
+        panel.train.click()
+        panel.wait(60)
+    assert "is being trained in" in panel.status.value
+    assert files.resume.read_text() == "of the other process"

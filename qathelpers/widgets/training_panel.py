@@ -12,7 +12,8 @@ from torch import nn
 from .. import hardware, nets, plots, results, weights
 from ..checkpoints import Files, stem
 from ..data import Data
-from ..errors import CourseError
+from ..errors import MAX_SEED, CourseError
+from ..files import check_writable
 from ..history import History
 from ..training import fit
 
@@ -95,8 +96,8 @@ class TrainingPanel(ipw.VBox):
     def _check(self) -> None:
         if not 1 <= self.epochs.value <= 10_000:
             raise CourseError(f"The epochs n are {self.epochs.value}: choose a whole number from 1 to 10,000.")
-        if self.seed.value < 0:
-            raise CourseError(f"The seed is {self.seed.value}: choose a whole number from 0 up.")
+        if not 0 <= self.seed.value <= MAX_SEED:
+            raise CourseError(f"The seed is {self.seed.value}: choose a whole number from 0 to {MAX_SEED:,}.")
 
     def _stop_training(self) -> None:
         self._stop.set()
@@ -119,7 +120,9 @@ class TrainingPanel(ipw.VBox):
         net = nets.build(self.name.value, self.arch.value, seed=seed)
         files = Files(self.folder, stem({"name": net.name, "seed": seed}))
         if not resume:
-            files.forget()
+            check_writable(files.folder)
+            with files.lock():  # what another process is training is not ours to forget
+                files.forget()
         recipe = replace(net.recipe, batch_size=self.batch_size.value)
         self.net = net
         self.history = fit(
