@@ -170,6 +170,7 @@ def latent_over_epochs(snapshots: Sequence[torch.Tensor], titles: Sequence[str],
         axes = figure.add_subplot(1, len(snapshots), index + 1, sharex=axes, sharey=axes)
         axes.hist(weight.flatten().numpy(), bins=np.linspace(-largest, largest, 61), color=colour(name))
         axes.set(title=title, xlabel="latent weight")
+        axes.locator_params(axis="x", nbins=2)
         axes.label_outer()
     return figure
 
