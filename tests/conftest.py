@@ -11,10 +11,14 @@ from qathelpers.data import Data
 SETTINGS = {name: value for name, value in os.environ.items() if name.startswith("QAT_")}
 
 
+def forget_settings(patch):
+    for variable in [name for name in os.environ if name.startswith("QAT_")]:
+        patch.delenv(variable)
+
+
 @pytest.fixture(autouse=True)
 def clean_settings(monkeypatch, tmp_path):
-    for variable in [name for name in os.environ if name.startswith("QAT_")]:
-        monkeypatch.delenv(variable)
+    forget_settings(monkeypatch)
     monkeypatch.setenv("QAT_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setenv("QAT_RESULTS_DIR", str(tmp_path / "runs"))
 

@@ -45,6 +45,8 @@ from qathelpers.history import History
 from qathelpers.nets import Scheme, build
 from qathelpers.recipe import Recipe
 
+from .conftest import forget_settings
+
 IMAGES = 60  # of each split
 EPOCHS = 2
 
@@ -619,8 +621,10 @@ def small():
 @pytest.fixture(scope="session")
 def trained(small, tmp_path_factory):
     folder = tmp_path_factory.mktemp("trained")
-    for name in ("BinaryNN", "TernaryNN"):
-        training.fit(build(name, "lenet"), small, EPOCHS, device="cpu", folder=folder)
+    with pytest.MonkeyPatch.context() as patch:
+        forget_settings(patch)
+        for name in ("BinaryNN", "TernaryNN"):
+            training.fit(build(name, "lenet"), small, EPOCHS, device="cpu", folder=folder)
     return folder
 
 

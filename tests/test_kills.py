@@ -29,6 +29,7 @@ RESULTS = ("epoch", "train_loss", "train_acc", "test_loss", "test_acc")
 def train(data, folder, epochs, name, pipe):
     """Train in a process of its own; send a word when the first batch is done, or the sentence of a refusal."""
     torch.set_num_threads(1)
+    os.environ.pop("QAT_MAX_EPOCHS", None)  # of whoever started the process that this one was forked from
     net, batches = nets.build(name, "lenet"), []
 
     def after_batch(share):
