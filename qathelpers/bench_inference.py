@@ -94,10 +94,10 @@ def everything(loaded: Data, arch: str = "convnet") -> pd.DataFrame:
 
 def sizes(names: list[str], arch: str = "convnet") -> pd.DataFrame:
     """Return a row a net of `names`, recorded or new: kilobytes in every format, NaN where one cannot hold it."""
-    return pd.DataFrame({name: _sizes(_net(name, arch)) for name in names}).T.rename_axis("net").round(0)
+    return pd.DataFrame([_sizes(_net(name, arch)) for name in names], index=names).rename_axis("net").round(0)
 
 
-def _sizes(net: nn.Module) -> pd.Series:
+def _sizes(net: nn.Module) -> dict[str, float]:
     size = dict(packing.size_report(net).loc["all"] / 1000)
     with tempfile.TemporaryDirectory() as folder:
         for format in onnx.FORMATS:
@@ -105,7 +105,7 @@ def _sizes(net: nn.Module) -> pd.Series:
                 size[f"ONNX {format}"] = onnx.export(net, Path(folder) / "net.onnx", format).stat().st_size / 1000
         with suppress(CourseError):
             size["OpenVINO"] = sum(path.stat().st_size for path in openvino.save(net, Path(folder) / "net.xml")) / 1000
-    return pd.Series(size)
+    return size
 
 
 def _net(name: str, arch: str) -> nn.Module:
