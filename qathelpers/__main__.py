@@ -105,7 +105,7 @@ def compare(folder: Path | None, recorded: bool, arch: str, data: str) -> None:
 @click.option("-n", "--epochs", type=epochs_type, required=True)
 @click.option("--name", "names", type=click.Choice(list(SCHEMES)), multiple=True, required=True, help="Of nets.")
 @click.option("--arch", "archs", multiple=True, default=("convnet",), show_default=True, help=ARCH_HELP)
-@click.option("--seed", "seeds", type=click.IntRange(0), multiple=True, default=(0,), show_default=True)
+@click.option("--seed", "seeds", type=click.IntRange(0, MAX_SEED), multiple=True, default=(0,), show_default=True)
 @click.option("--set", "changes", multiple=True, metavar="SETTING=VALUE", help="Of the recipe.")
 @click.option("--workers", type=click.IntRange(1), help="Trainings at a time. Default: one a core.")
 @click.option("--scheduler", metavar="ADDRESS", help="Of a Dask cluster that runs already.")

@@ -94,9 +94,8 @@ def run(jobs: Sequence[Job], loaded: data.Data, workers: int | None = None, sche
 def train(job: Job, threads: int) -> float:
     """Train one job to its end, what it prints going into a .log beside its files; return its test accuracy."""
     torch.set_num_threads(threads)
-    files = job.files()
-    files.folder.mkdir(parents=True, exist_ok=True)
-    log = files.history.with_suffix(".log")
+    log = _log(job)
+    log.parent.mkdir(parents=True, exist_ok=True)
     with open(log, "a") as output, contextlib.redirect_stdout(output):
         recipe = changed(build(job.name, job.arch).recipe, job.changes)
         loaded = data.load(job.data)
