@@ -10,6 +10,7 @@ import nbformat
 from nbformat import NotebookNode
 
 from .errors import CourseError
+from .files import write_atomically
 
 IMAGE = "https://colab.research.google.com/assets/colab-badge.svg"
 COLAB = "https://colab.research.google.com/github"  # Colab opens notebooks from GitHub alone
@@ -54,7 +55,7 @@ def update(root: Path) -> list[Path]:
         texts[path] = nbformat.writes(notebook) + "\n"
     changed = [path for path, text in texts.items() if path.read_text() != text]
     for path in changed:
-        path.write_text(texts[path])
+        write_atomically(path, lambda temporary, path=path: temporary.write_text(texts[path]))
     return changed
 
 

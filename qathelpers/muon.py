@@ -11,16 +11,20 @@ def orthogonalize(gradient: torch.Tensor, steps: int = 3) -> torch.Tensor:
     """Return the matrix with the singular vectors of `gradient` (rows, columns) and singular values near 1.
 
     Newton-Schulz iteration: nothing but matrix products. Three steps leave the singular values between about 0.3 and
-    1.2, which trains as well as an exact answer would.
+    1.2, which trains as well as an exact answer would. What a step multiplies with depends on the products of the rows
+    alone; the steps therefore work on that small square and the wide matrix is touched twice instead of six times.
     Source: K. Jordan et al., Muon: An optimizer for hidden layers in neural networks (kellerjordan.github.io, 2024).
     """
+    if gradient.size(0) > gradient.size(1):
+        return orthogonalize(gradient.T, steps).T
     x = gradient / (gradient.norm() + 1e-7)
-    if x.size(0) > x.size(1):
-        return orthogonalize(x.T, steps).T
+    gram = x @ x.T
+    identity = torch.eye(len(x), dtype=x.dtype, device=x.device)
+    product = identity
     for _ in range(steps):
-        gram = x @ x.T
-        x = 3.4445 * x + (-4.7750 * gram + 2.0315 * gram @ gram) @ x
-    return x
+        factor = 3.4445 * identity - 4.7750 * gram + 2.0315 * gram @ gram
+        product, gram = factor @ product, factor @ gram @ factor
+    return product @ x
 
 
 class Muon(torch.optim.Optimizer):

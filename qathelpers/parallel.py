@@ -5,6 +5,7 @@ gradients are summed over the whole batch, BatchNorm's statistics are those of t
 prints and writes.
 """
 
+import atexit
 import os
 from datetime import timedelta
 
@@ -24,6 +25,9 @@ def start() -> None:
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=PATIENCE)
+    # While Python still runs: a thread of gloo that wakes up after its end aborts the process, and torchrun calls a
+    # training that is done a failure.
+    atexit.register(dist.destroy_process_group)
 
 
 def size() -> int:

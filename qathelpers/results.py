@@ -39,16 +39,21 @@ def load_or_train(
     """
     net = build(name, arch, seed=seed)
     recipe = recipe or net.recipe
-    epochs = min(epochs, settings.max_epochs() or epochs)
-    device = hardware.best_device()
-    card = checkpoints.card(net, data, epochs=epochs, seed=seed, device=device, recipe=asdict(recipe))
+    card = planned(net, data, epochs, seed=seed, recipe=recipe)
     files = checkpoints.Files(run_folder(data.name, arch), checkpoints.stem(card))
     history = files.finished(card)
     if history is not None:
         print(f"{name}: loaded from {settings.short(files.weights)}; delete that file to train again")
-        return checkpoints.load(files.weights, net.to(device)), history
-    print(f"{name}: training for {epochs} epochs on {card['hardware']}")
-    return net, fit(net, data, epochs, recipe=recipe, seed=seed, device=device, folder=files.folder)
+        return checkpoints.load(files.weights, net.to(card["device"])), history
+    print(f"{name}: training for {card['epochs']} epochs on {card['hardware']}")
+    return net, fit(net, data, epochs, recipe=recipe, seed=seed, device=card["device"], folder=files.folder)
+
+
+def planned(net: nn.Module, data: Data, epochs: int, *, seed: int, recipe: Recipe) -> dict:
+    """Return the card that a run of `net` on this machine will have."""
+    epochs = min(epochs, settings.max_epochs() or epochs)
+    device = hardware.best_device()
+    return checkpoints.card(net, data, epochs=epochs, seed=seed, device=device, recipe=asdict(recipe))
 
 
 def recorded_histories(arch: str, data_name: str = "cifar10", seed: int | None = 0) -> list[History]:

@@ -10,13 +10,13 @@ import importlib.util
 import itertools
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from tqdm import tqdm
 
-from . import checkpoints, data, hardware, results, settings
+from . import checkpoints, data, results, settings
 from .errors import CourseError
 from .history import History
 from .nets import build
@@ -45,9 +45,8 @@ class Job:
     def card(self, loaded: data.Data) -> dict:
         """Return the card that its run will have."""
         net = build(self.name, self.arch, seed=self.seed)
-        recipe, device = changed(net.recipe, self.changes), hardware.best_device()
-        epochs = min(self.epochs, settings.max_epochs() or self.epochs)
-        return checkpoints.card(net, loaded, epochs=epochs, seed=self.seed, device=device, recipe=asdict(recipe))
+        recipe = changed(net.recipe, self.changes)
+        return results.planned(net, loaded, self.epochs, seed=self.seed, recipe=recipe)
 
     def files(self) -> checkpoints.Files:
         """Return its run's files."""

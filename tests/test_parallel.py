@@ -100,6 +100,17 @@ def test_another_number_of_processes_goes_on_where_two_were_stopped(tiny, tmp_pa
     assert len(history) == 3
 
 
+def say_hello():
+    for _ in range(100):
+        assert parallel.sum_of([1, 2], torch.device("cpu")) == [2, 4]
+
+
+@pytest.mark.parametrize("attempt", range(4))
+def test_the_end_of_a_process_is_no_error(attempt):
+    # Gloo's threads, left running, aborted every third process as Python shut down.
+    together(2, say_hello)
+
+
 def test_a_batch_that_cannot_be_shared_is_a_sentence(monkeypatch):
     monkeypatch.setattr(parallel, "size", lambda: 4)
     parallel.check(256, 64)
