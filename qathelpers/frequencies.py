@@ -28,7 +28,7 @@ def patterns() -> torch.Tensor:
 
 
 class Frequencies(nn.Module):
-    """Turn images (n, 3, h, w) into how much of each pattern there is, and minus that: (n, 32, h / 2, w / 2).
+    """Turn images (n, 3, h, w) into how much of each pattern there is, and minus that: (n, 32, h / stride, w / stride).
 
     Both signs, because what follows is a ReLU or a sign. Nothing is learned here and nothing quantized: two or three
     values a weight are too coarse for a layer that has only three channels to work with, and its levels would cost low
@@ -38,12 +38,13 @@ class Frequencies(nn.Module):
 
     channels = 32
 
-    def __init__(self) -> None:
-        """Make the filters; they are not part of a checkpoint."""
+    def __init__(self, stride: int = 2) -> None:
+        """Make the filters, which move in steps of `stride` pixels; they are not part of a checkpoint."""
         super().__init__()
+        self.stride = stride
         self.register_buffer("filters", patterns(), persistent=False)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Return the patches' patterns, channels last where the images are."""
-        found = F.conv2d(images, self.filters, stride=2, padding=1)
+        found = F.conv2d(images, self.filters, stride=self.stride, padding=1)
         return torch.cat([found, -found], 1)

@@ -1,5 +1,6 @@
 """Runs on disk: train or load one, find them, compare them in a table."""
 
+import re
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -190,7 +191,7 @@ def _mean(mean: float, deviation: float) -> str:
 def update_readme(path: Path) -> None:
     """Put today's tables of the recorded runs between their marks in the text at `path`."""
     text = path.read_text()
-    for arch in ("convnet", "lenet"):
+    for arch in re.findall(r"<!-- results: (\S+) -->", text):
         start, end = f"<!-- results: {arch} -->\n", "\n<!-- end -->"
         before, rest = text.split(start)
         text = before + start + markdown(arch) + end + rest.split(end, 1)[1]

@@ -22,7 +22,7 @@ def trained(name, arch):
 
 
 @needs_openvino
-@pytest.mark.parametrize("arch", ["convnet", "lenet"])
+@pytest.mark.parametrize("arch", list(nets.ARCHITECTURES))
 @pytest.mark.parametrize("name", ["PytorchNN", "TernaryNN", "BinaryNN", "XnorNN", "XnorNN-8bit-ends"])
 def test_openvino_computes_the_same(name, arch):
     net, images = trained(name, arch), torch.randn(64, 3, 32, 32)
