@@ -2,7 +2,7 @@
 
 import itertools
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -121,14 +121,15 @@ def growth(loaded: Data) -> pd.DataFrame:
     return pd.DataFrame(rows).round({"epoch s": 2, "images a second": 0})
 
 
-def time_to(accuracy: float = 0.8, arch: str = "convnet") -> pd.DataFrame:
+def time_to(accuracy: float = 0.8, archs: Sequence[str] = ("convnet", "sharpnet")) -> pd.DataFrame:
     """Return when the recorded runs on CIFAR-10 reached a test accuracy: epoch and minutes of training."""
     rows = []
-    for history in results.recorded_histories(arch):
+    for history in itertools.chain.from_iterable(map(results.recorded_histories, archs)):
         reached = (history["test_acc"] >= accuracy).nonzero()[0]
         first = reached[0] + 1 if len(reached) else None
         minutes = history["seconds"][:first].sum() / 60 if first else float("nan")
-        rows.append({"net": history.name, "epoch": first, "minutes": minutes, "hardware": history.card["hardware"]})
+        card = {key: history.card[key] for key in ("arch", "hardware")}
+        rows.append({"net": history.name, "epoch": first, "minutes": minutes} | card)
     return pd.DataFrame(rows).astype({"epoch": "Int64"}).round({"minutes": 1})
 
 

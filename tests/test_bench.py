@@ -46,7 +46,7 @@ def test_a_training_step_is_three_times_a_forward_one_but_for_the_fixed_stem():
 
 
 def test_time_to_an_accuracy_is_when_it_was_first_reached(monkeypatch):
-    history = History({"name": "BinaryNN", "hardware": "a laptop"})
+    history = History({"name": "BinaryNN", "arch": "convnet", "hardware": "a laptop"})
     for epoch, accuracy in enumerate((0.5, 0.8, 0.7, 0.9)):
         history.append(epoch=epoch + 1, train_loss=1, train_acc=1, test_loss=1, test_acc=accuracy, seconds=60)
     monkeypatch.setattr(results, "recorded_histories", lambda arch: [history])
