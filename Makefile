@@ -14,7 +14,7 @@ CACHED := $(or $(QAT_CACHE_DIR),data/cifar10)/cifar10.safetensors
 
 .PHONY: run lab test notebooks badges bundle bench lint clean
 
-run: $(READY)  ## train the three nets and compare them; EPOCHS=n, DATA=auto|cifar10|shapes, ARCH=convnet|lenet
+run: $(READY)  ## train the three nets and compare them; EPOCHS=n, DATA=auto|cifar10|shapes, ARCH=convnet|sharpnet|lenet
 	$(BIN)/python -m qathelpers run $(if $(EPOCHS),--epochs $(EPOCHS)) $(if $(DATA),--data $(DATA)) $(if $(ARCH),--arch $(ARCH))
 
 lab: $(READY)  ## open the course in JupyterLab

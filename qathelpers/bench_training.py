@@ -27,6 +27,7 @@ from .training import make_optimizers
 CPU = torch.device("cpu")
 BATCH = 256
 STEPS = 8  # a turn
+ARCHS = ("convnet", "sharpnet")
 SCHEMES = ("PytorchNN", "TernaryNN", "BinaryNN", "Int4NN", "XnorNN")
 
 
@@ -67,34 +68,37 @@ def loops(loaded: Data, batch_size: int = 100) -> pd.DataFrame:
     return pd.DataFrame(rows).round({"images a second": 0, "times": 2})
 
 
-def schemes(loaded: Data) -> pd.DataFrame:
+def schemes(loaded: Data, archs: Sequence[str] = ARCHS) -> pd.DataFrame:
     """Compare a training step of each scheme with the float one of the same architecture, and with the peak.
 
-    The peak is what this machine's best convolution of those in the net reaches by itself, in the precision that
+    The peak is what this machine's best convolution of those in the nets reaches by itself, in the precision that
     training uses.
     """
     part = loaded.take(train=BATCH * STEPS)
     batches = Batches(part.train_images, part.train_labels, BATCH, shuffle=True, augment=True)
-    nets = {name: build(name) for name in SCHEMES}
-    seconds = medians(alternate({name: _our_steps(net, lambda: batches.epoch(0)) for name, net in nets.items()}))
-    flop, peak = _flop(nets["PytorchNN"]), convolution_peak()
-    rows = [
-        {
-            "net": name,
-            "step ms": value / STEPS * 1e3,
-            "to float": value / seconds["PytorchNN"],
-            "GFLOP/s": flop * STEPS / value / 1e9,
-            "of peak": flop * STEPS / value / peak,
-        }
-        for name, value in seconds.items()
-    ]
+    rows, peak = [], convolution_peak()
+    for arch in archs:
+        nets = {name: build(name, arch) for name in SCHEMES}
+        flop = STEPS * _flop(nets["PytorchNN"])
+        seconds = medians(alternate({name: _our_steps(net, lambda: batches.epoch(0)) for name, net in nets.items()}))
+        rows += [
+            {
+                "arch": arch,
+                "net": name,
+                "step ms": value / STEPS * 1e3,
+                "to float": value / seconds["PytorchNN"],
+                "GFLOP/s": flop / value / 1e9,
+                "of peak": flop / value / peak,
+            }
+            for name, value in seconds.items()
+        ]
     return pd.DataFrame(rows).round({"step ms": 1, "to float": 2, "GFLOP/s": 0, "of peak": 2})
 
 
 def convolution_peak() -> float:
     """Return the FLOP a second of the fastest of some convolutions, 3 x 3, forward, batch 256."""
     rates = []
-    for channels, side in ((48, 16), (64, 8), (128, 8), (128, 4), (152, 4), (256, 4)):
+    for channels, side in ((40, 15), (48, 16), (64, 8), (128, 8), (160, 7), (128, 4), (152, 4), (256, 4)):
         images = torch.randn(BATCH, channels, side, side).to(memory_format=torch.channels_last)
         conv = nn.Conv2d(channels, channels, 3, padding=1, bias=False).to(memory_format=torch.channels_last)
         seconds = medians(alternate({"conv": lambda i=images, c=conv: _forwards(i, c)}, repeats=5))["conv"]
@@ -121,7 +125,7 @@ def growth(loaded: Data) -> pd.DataFrame:
     return pd.DataFrame(rows).round({"epoch s": 2, "images a second": 0})
 
 
-def time_to(accuracy: float = 0.8, archs: Sequence[str] = ("convnet", "sharpnet")) -> pd.DataFrame:
+def time_to(accuracy: float = 0.8, archs: Sequence[str] = ARCHS) -> pd.DataFrame:
     """Return when the recorded runs on CIFAR-10 reached a test accuracy: epoch and minutes of training."""
     rows = []
     for history in itertools.chain.from_iterable(map(results.recorded_histories, archs)):

@@ -54,7 +54,7 @@ def test_a_finished_run_is_loaded_and_other_settings_are_trained(tiny, capsys):
 
 
 def test_what_comes_with_the_course_is_readable():
-    for arch in ("convnet", "lenet"):
+    for arch in ("convnet", "sharpnet", "lenet"):
         names = [h.name for h in results.recorded_histories(arch)]
         assert {"PytorchNN", "TernaryNN", "BinaryNN"} <= set(names)
     table = results.table(results.recorded_histories("convnet"))
@@ -67,7 +67,7 @@ def test_recorded_nets_are_those_of_the_recorded_histories(name):
     assert net.name == name and not net.training
 
 
-@pytest.mark.parametrize("arch", ["convnet", "lenet"])
+@pytest.mark.parametrize("arch", ["convnet", "sharpnet", "lenet"])
 def test_the_readme_shows_the_recorded_runs(arch):
     assert results.markdown(arch) in (results.RECORDED.parent / "README.md").read_text()
 
