@@ -175,10 +175,9 @@ class ConvNet(nn.Module):
         """Build the net with the quantizers of `scheme`."""
         super().__init__()
         self.stem = nn.Sequential(Frequencies(self.stride), nn.BatchNorm2d(Frequencies.channels))
-        inputs = (Frequencies.channels, *self.widths)
-        self.blocks = nn.Sequential(
-            *(Block(scheme, *sizes) for sizes in zip(inputs, self.widths, self.pools, strict=False))
-        )
+        inputs = (Frequencies.channels, *self.widths[:-1])
+        sizes = zip(inputs, self.widths, self.pools, strict=True)
+        self.blocks = nn.Sequential(*(Block(scheme, *size) for size in sizes))
         self.head = nn.Sequential(
             nn.AdaptiveMaxPool2d(1),
             nn.Flatten(),
