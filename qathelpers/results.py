@@ -190,11 +190,8 @@ def _mean(mean: float, deviation: float) -> str:
 
 def update_readme(path: Path) -> None:
     """Put today's tables of the recorded runs between their marks in the text at `path`."""
-    text = path.read_text()
-    for arch in re.findall(r"<!-- results: (\S+) -->", text):
-        start, end = f"<!-- results: {arch} -->\n", "\n<!-- end -->"
-        before, rest = text.split(start)
-        text = before + start + markdown(arch) + end + rest.split(end, 1)[1]
+    marks = re.compile(r"(<!-- results: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
+    text = marks.sub(lambda table: f"{table[1]}{markdown(table[2])}\n{table[3]}", path.read_text())
     write_atomically(path, lambda temporary: temporary.write_text(text))
 
 

@@ -83,11 +83,13 @@ def test_a_row_of_one_run_has_no_deviation(monkeypatch):
 def test_the_readme_is_updated_between_its_marks(tmp_path, monkeypatch):
     monkeypatch.setattr(results, "recorded_histories", lambda arch, data, seed: [history("BinaryNN")])
     path = tmp_path / "README.md"
-    text = "a\n<!-- results: convnet -->\nold\n<!-- end -->\nb\n<!-- results: lenet -->\nold\n<!-- end -->\nc\n"
+    empty, old = "<!-- results: sharpnet -->\n<!-- end -->\n", "<!-- results: {} -->\nold\n<!-- end -->\n"
+    text = f"a\n{old.format('convnet')}b\n{empty}{old.format('lenet')}c\n"
     path.write_text(text)
     results.update_readme(path)
     first = path.read_text()
     assert "old" not in first and first.startswith("a\n") and first.endswith("c\n") and "\nb\n" in first
+    assert first.count("| BinaryNN |") == 3
     results.update_readme(path)
     assert path.read_text() == first
 
