@@ -19,12 +19,18 @@ def orthogonalize(gradient: torch.Tensor, steps: int = 3) -> torch.Tensor:
         return orthogonalize(gradient.T, steps).T
     x = gradient / (gradient.norm() + 1e-7)
     gram = x @ x.T
-    identity = torch.eye(len(x), dtype=x.dtype, device=x.device)
-    product = identity
-    for _ in range(steps):
-        factor = 3.4445 * identity - 4.7750 * gram + 2.0315 * gram @ gram
-        product, gram = factor @ product, factor @ gram @ factor
+    product = factor = _step(gram)
+    for _ in range(steps - 1):
+        gram = factor @ gram @ factor
+        factor = _step(gram)
+        product = factor @ product
     return product @ x
+
+
+def _step(gram: torch.Tensor) -> torch.Tensor:
+    """Return what a Newton-Schulz step multiplies a matrix with whose rows have the products `gram`."""
+    identity = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+    return 3.4445 * identity - 4.7750 * gram + 2.0315 * gram @ gram
 
 
 class Muon(torch.optim.Optimizer):

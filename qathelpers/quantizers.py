@@ -63,7 +63,7 @@ class Int8Weight(Int8WeightPerChannelFloat):
 
 
 class ClampToOne(nn.Module):
-    """Cut off below -1 and above 1. Brevitas' own module takes bounds that may be learned, and a step 14 % longer."""
+    """Cut off below -1 and above 1. Brevitas' own module is for bounds that may be learned, and slower for it."""
 
     def __init__(self) -> None:
         """Take nothing, and say so: Brevitas looks at what a part of a quantizer needs."""
