@@ -144,10 +144,11 @@ def record(names: tuple[str, ...], arch: str, seed: int) -> None:
 @main.command("reproduce")
 @click.argument("name")
 @arch_option
+@seed_option
 @click.option("--data", type=click.Choice(datasets.NAMES[1:]), default="cifar10", show_default=True)
-def reproduce_run(name: str, arch: str, data: str) -> None:
+def reproduce_run(name: str, arch: str, seed: int, data: str) -> None:
     """Repeat the recorded run of NAME from its card alone and compare the two."""
-    recorded = results.recorded_history(name, arch, data)
+    recorded = results.recorded_history(name, arch, data, seed)
     again = reproduce.reproduce(recorded.card, results.run_folder(data, arch) / "reproduced")
     print(reproduce.side_by_side(recorded, again).to_string())
     print(reproduce.difference(recorded, again))

@@ -57,6 +57,11 @@ def planned(net: nn.Module, data: Data, epochs: int, *, seed: int, recipe: Recip
     return checkpoints.card(net, data, epochs=epochs, seed=seed, device=device, recipe=asdict(recipe))
 
 
+def recorded_archs(data_name: str = "cifar10") -> list[str]:
+    """Return the names of the architectures of which runs come with the course."""
+    return sorted(path.name for path in (RECORDED / "results" / data_name).glob("*") if path.is_dir())
+
+
 def recorded_histories(arch: str, data_name: str = "cifar10", seed: int | None = 0) -> list[History]:
     """Return the histories that come with the course, those of one seed, or of all (None)."""
     histories = find_histories(RECORDED / "results" / data_name / arch)
@@ -91,12 +96,13 @@ def _check_packing(net: nn.Module, card: dict) -> None:
         raise CourseError(f"{card['name']} does not compute the same once packed: it is not recorded.")
 
 
-def recorded_history(name: str, arch: str = "convnet", data_name: str = "cifar10") -> History:
-    """Return one of the histories that come with the course; raises CourseError listing the names that there are."""
-    histories = {history.name: history for history in recorded_histories(arch, data_name)}
-    if name not in histories:
-        raise CourseError(f"No run of {name} ({arch}) is recorded; there are: {', '.join(histories) or 'none'}.")
-    return histories[name]
+def recorded_history(name: str, arch: str = "convnet", data_name: str = "cifar10", seed: int = 0) -> History:
+    """Return one of the histories that come with the course; raises CourseError listing those that there are."""
+    histories = {checkpoints.stem(h.card): h for h in recorded_histories(arch, data_name, seed=None)}
+    wanted = checkpoints.stem({"name": name, "seed": seed})
+    if wanted not in histories:
+        raise CourseError(f"No run {wanted} ({arch}) is recorded; there are: {', '.join(histories) or 'none'}.")
+    return histories[wanted]
 
 
 def recorded_net(name: str, arch: str = "convnet", data_name: str = "cifar10") -> nn.Module:

@@ -54,6 +54,7 @@ def test_a_finished_run_is_loaded_and_other_settings_are_trained(tiny, capsys):
 
 
 def test_what_comes_with_the_course_is_readable():
+    assert {"convnet", "sharpnet", "lenet"} <= set(results.recorded_archs())
     for arch in ("convnet", "sharpnet", "lenet"):
         names = [h.name for h in results.recorded_histories(arch)]
         assert {"PytorchNN", "TernaryNN", "BinaryNN"} <= set(names)
@@ -67,7 +68,7 @@ def test_recorded_nets_are_those_of_the_recorded_histories(name):
     assert net.name == name and not net.training
 
 
-@pytest.mark.parametrize("arch", ["convnet", "sharpnet", "lenet"])
+@pytest.mark.parametrize("arch", results.recorded_archs())
 def test_the_readme_shows_the_recorded_runs(arch):
     assert results.markdown(arch) in (results.RECORDED.parent / "README.md").read_text()
 
@@ -104,6 +105,11 @@ def test_a_recorded_run_is_found_and_computes_the_same(tiny, tmp_path, monkeypat
     assert (recorded.rows == history.rows).all() and recorded.card == history.card
     with pytest.raises(CourseError, match="there are: TernaryNN"):
         results.recorded_history("BinaryNN", "lenet", "shapes")
+    results.load_or_train("TernaryNN", tiny, 1, arch="lenet", seed=3)
+    results.record("TernaryNN", "lenet", "shapes", seed=3)
+    assert results.recorded_history("TernaryNN", "lenet", "shapes", seed=3).card["seed"] == 3
+    with pytest.raises(CourseError, match="TernaryNN-seed1 .* there are: TernaryNN, TernaryNN-seed3"):
+        results.recorded_history("TernaryNN", "lenet", "shapes", seed=1)
 
 
 def test_an_interrupted_run_is_not_recorded_and_leaves_what_was_there(tiny, tmp_path, monkeypatch):
