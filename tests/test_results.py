@@ -108,7 +108,7 @@ def test_a_recorded_run_is_found_and_computes_the_same(tiny, tmp_path, monkeypat
     results.load_or_train("TernaryNN", tiny, 1, arch="lenet", seed=3)
     results.record("TernaryNN", "lenet", "shapes", seed=3)
     assert results.recorded_history("TernaryNN", "lenet", "shapes", seed=3).card["seed"] == 3
-    with pytest.raises(CourseError, match="TernaryNN-seed1 .* there are: TernaryNN, TernaryNN-seed3"):
+    with pytest.raises(CourseError, match=r"TernaryNN-seed1 .* there are: TernaryNN, TernaryNN-seed3"):
         results.recorded_history("TernaryNN", "lenet", "shapes", seed=1)
 
 
