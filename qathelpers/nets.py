@@ -72,7 +72,7 @@ def _schemes() -> dict[str, Scheme]:
             "W1A1",
             q.BinaryWeight,
             q.BinaryActivation,
-            recipe={"optimizer": "adam", "lr": 0.005, "max_shift": 1},
+            recipe={"optimizer": "adam", "lr": 0.005, "batch_size": 128, "label_smoothing": 0.1, "max_shift": 1},
         ),
         Scheme("Int2NN", "W2A2", q.Int2Weight, q.Int2Activation),
         Scheme("Int4NN", "W4A4", q.Int4Weight, q.Int4Activation),

@@ -143,3 +143,8 @@ def test_the_leaderboard_has_the_runs_within_the_budget_the_best_first(tmp_path)
     assert list(board.index) == ["BinaryNN", "TernaryNN"] and board["arch"].iloc[0] == "lenet"
     assert list(results.leaderboard("shapes").index) == ["PytorchNN", "BinaryNN", "TernaryNN"]
     assert results.leaderboard("cifar10").empty
+
+
+def test_the_recorded_nets_stay_small():
+    files = (results.RECORDED / "checkpoints").rglob("*.safetensors")
+    assert 0 < sum(file.stat().st_size for file in files) < 15e6
