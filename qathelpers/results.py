@@ -101,7 +101,7 @@ def recorded_history(name: str, arch: str = "convnet", data_name: str = "cifar10
     histories = {checkpoints.stem(h.card): h for h in recorded_histories(arch, data_name, seed=None)}
     wanted = checkpoints.stem({"name": name, "seed": seed})
     if wanted not in histories:
-        raise CourseError(f"No run {wanted} ({arch}) is recorded; there are: {', '.join(histories) or 'none'}.")
+        raise CourseError(f"No run of {wanted} ({arch}) is recorded; there are: {', '.join(histories) or 'none'}.")
     return histories[wanted]
 
 

@@ -70,7 +70,8 @@ def test_the_recorded_runs_are_installed_and_no_data(tmp_path):
     subprocess.run([*command, tmp_path, source], check=True)
     (wheel,) = tmp_path.glob("*.whl")
     names = {name for name in zipfile.ZipFile(wheel).namelist() if name.startswith("qathelpers/recorded/")}
-    recorded = [path for kind in ("results", "checkpoints") for path in (ROOT / "data" / kind).rglob("*.*")]
+    found = (path for kind in ("results", "checkpoints") for path in (ROOT / "data" / kind).rglob("*"))
+    recorded = [path for path in found if path.is_file()]
     assert recorded and names == {f"qathelpers/recorded/{path.relative_to(ROOT / 'data')}" for path in recorded}
 
 
