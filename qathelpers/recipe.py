@@ -15,6 +15,7 @@ RANGES = {  # both ends included
     "final": (0, 1),
     "label_smoothing": (0, 1),
     "max_shift": (0, 8),
+    "cutout": (0, 32),
     "growing": (0, 1),
     "latent_clip": (0.01, math.inf),
 }
@@ -27,9 +28,10 @@ class Recipe:
     With the `optimizer` "muon", `lr` is Muon's, for weights, relative to their norm, and `vector_lr` SGD's, for biases,
     BatchNorms and learned scales; latent weights beyond `latent_clip` times the root mean square of their layer are cut
     back to it. With "adam", `lr` is Adam's, for all. Learning rates fall linearly, from the first step to `final` of
-    their start after the last one. `augment` flips images and shifts them by up to `max_shift` pixels. Over a share
-    `growing` of the epochs, from the first, images grow from 16 x 16 pixels to their full size, in training and test:
-    small ones take a quarter of the time, and what they teach holds for large ones.
+    their start after the last one. `augment` flips images, shifts them by up to `max_shift` pixels and covers a square
+    of `cutout` pixels a side, which long trainings gain by. Over a share `growing` of the epochs, from the first,
+    images grow from 16 x 16 pixels to their full size, in training and test: small ones take a quarter of the time, and
+    what they teach holds for large ones.
     Source of the growing images: J. Howard's DAWNBench entry (www.fast.ai/posts/2018-04-30-dawnbench-fastai.html).
     """
 
@@ -41,6 +43,7 @@ class Recipe:
     label_smoothing: float = 0.2
     augment: bool = True
     max_shift: int = 1
+    cutout: int = 0
     growing: float = 0.0
     latent_clip: float = 2.0
 

@@ -91,6 +91,7 @@ def fit(
             shuffle=True,
             augment=recipe.augment,
             max_shift=recipe.max_shift,
+            cutout=recipe.cutout,
             seed=seed,
             device=device,
         )

@@ -74,6 +74,18 @@ def test_every_augmented_image_is_a_shift_and_perhaps_a_flip_of_its_original(ima
         assert any(torch.equal(image, w) or torch.equal(image, w.flip(-1)) for w in windows)
 
 
+@pytest.mark.parametrize("side", [1, 12, 32])
+def test_cutout_covers_one_square_of_each_image_and_changes_nothing_else(images, side):
+    options = {"shuffle": True, "augment": True, "max_shift": 2}
+    whole, _ = epoch(Batches(images, LABELS, 7, **options), 1)
+    holes, _ = epoch(Batches(images, LABELS, 7, cutout=side, **options), 1)
+    for before, after in zip(whole, holes, strict=True):
+        covered = (after == 0).all(0)
+        assert covered.sum() == side**2
+        assert covered.any(0).sum() == covered.any(1).sum() == side
+        assert torch.equal(after, before.masked_fill(covered, 0))
+
+
 def test_flips_alternate_between_epochs():
     left = torch.zeros(50, 3, 32, 32, dtype=torch.uint8)
     left[..., :16] = 255
