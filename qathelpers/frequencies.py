@@ -30,21 +30,20 @@ def patterns() -> torch.Tensor:
 class Frequencies(nn.Module):
     """Turn images (n, 3, h, w) into how much of each pattern there is, and minus that: (n, 32, h / stride, w / stride).
 
-    Both signs, because what follows is a ReLU or a sign. Nothing is learned here and nothing quantized: two or three
-    values a weight are too coarse for a layer that has only three channels to work with, and its levels would cost low
-    bits 1.5 points of accuracy. A fixed first layer is that of airbench94 (K. Jordan, arXiv 2404.00498), with filters
-    from its data's statistics.
+    Both signs, because what follows is a ReLU or a sign; with `copies` all of it so many times. Nothing is learned here
+    and nothing quantized: two or three values a weight are too coarse for a layer that has only three channels to work
+    with, and its levels would cost low bits 1.5 points of accuracy. A fixed first layer is that of airbench94
+    (K. Jordan, arXiv 2404.00498), with filters from its data's statistics.
     """
 
-    channels = 32
-
-    def __init__(self, stride: int = 2) -> None:
+    def __init__(self, stride: int = 2, copies: int = 1) -> None:
         """Make the filters, which move in steps of `stride` pixels; they are not part of a checkpoint."""
         super().__init__()
-        self.stride = stride
+        self.stride, self.copies = stride, copies
         self.register_buffer("filters", patterns(), persistent=False)
+        self.channels = 2 * copies * len(self.filters)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Return the patches' patterns, channels last where the images are."""
         found = F.conv2d(images, self.filters, stride=self.stride, padding=1)
-        return torch.cat([found, -found], 1)
+        return torch.cat([found, -found] * self.copies, 1)

@@ -15,6 +15,7 @@ from .errors import MAX_SEED, CourseError, check_whole
 from .frequencies import Frequencies
 from .recipe import Recipe
 
+THRESHOLDS = (0.3, 1.0)  # of a pattern and of its negative, in standard deviations, where activations are signs
 ENDS_SUFFIX = "-8bit-ends"  # a scheme's variant that keeps the first and the last layer's weights at 8 bits
 
 
@@ -52,6 +53,22 @@ class Scheme:
         if quantizer is None:
             return nn.Linear(inputs, outputs, bias=False)
         return qnn.QuantLinear(inputs, outputs, bias=False, weight_quant=quantizer)
+
+    def stem(self, stride: int) -> nn.Sequential:
+        """Return the fixed first step (`Frequencies`) with its BatchNorm; an activation is to follow.
+
+        Of a number a sign keeps very little. Binary activations therefore compare each pattern with several thresholds.
+        They are not learned: they would drift to 1, behind which the sign's straight-through gradient ends.
+        Source: Y. Zhang et al., FracBNN (arXiv 2012.12206), for pixels.
+        """
+        binary = self.activation is q.BinaryActivation
+        frequencies = Frequencies(stride, copies=len(THRESHOLDS) if binary else 1)
+        norm = nn.BatchNorm2d(frequencies.channels)
+        if binary:
+            norm.requires_grad_(False)
+            for biases, threshold in zip(norm.bias.chunk(len(THRESHOLDS)), THRESHOLDS, strict=True):
+                biases -= threshold
+        return nn.Sequential(frequencies, norm)
 
     def act(self) -> nn.Module:
         """Return the activation: ReLU, quantized where the scheme says so, or the sign for binary activations."""
@@ -174,8 +191,8 @@ class ConvNet(nn.Module):
     def __init__(self, scheme: Scheme) -> None:
         """Build the net with the quantizers of `scheme`."""
         super().__init__()
-        self.stem = nn.Sequential(Frequencies(self.stride), nn.BatchNorm2d(Frequencies.channels))
-        inputs = (Frequencies.channels, *self.widths[:-1])
+        self.stem = scheme.stem(self.stride)
+        inputs = (self.stem[0].channels, *self.widths[:-1])
         sizes = zip(inputs, self.widths, self.pools, strict=True)
         self.blocks = nn.Sequential(*(Block(scheme, *size) for size in sizes))
         self.head = nn.Sequential(
@@ -212,8 +229,9 @@ def build(name: str | Scheme, arch: str = "convnet", seed: int = 0) -> nn.Module
     """Return a new net of scheme `name`, or of a `Scheme` of your own, and architecture `arch` (see `architecture`).
 
     It is initialized from `seed` and carries `name`, `arch`, `bits`, `seed` and the `recipe` it is best trained with.
-    The latent weights of all schemes start from the same values. Raises CourseError listing the names when there is no
-    such scheme or architecture, ValueError for a seed that is no whole number from 0 up.
+    Schemes start from the same latent weights, except those with binary activations, whose first convolution is wider
+    (`Scheme.stem`). Raises CourseError listing the names when there is no such scheme or architecture, ValueError for a
+    seed that is no whole number from 0 up.
     """
     check_whole("seed", seed, 0, MAX_SEED)
     scheme = name if isinstance(name, Scheme) else _choose("net", name, SCHEMES)

@@ -38,6 +38,12 @@ def test_counting_leaves_the_net_as_it_was():
 
 
 def test_the_summary_has_a_row_a_net():
-    table = costs.summary([nets.build(name) for name in ("PytorchNN", "BinaryNN", "XnorNN")])
+    table = costs.summary([nets.build(name) for name in ("PytorchNN", "Int4NN", "BinaryNN")])
     assert table["million MACs"].nunique() == 1
-    assert table["kB"].is_monotonic_decreasing and table["million bit operations"].is_monotonic_decreasing
+    assert table["kB"].is_monotonic_decreasing and table["million bit operations"].idxmax() == "PytorchNN"
+
+
+def test_signs_at_four_thresholds_cost_a_second_convolution_of_bits():
+    binary, xnor = (costs.layers(nets.build(name)).loc["blocks.0.widen.1"] for name in ("BinaryNN", "XnorNN"))
+    assert xnor["MACs"] == 2 * binary["MACs"]
+    assert xnor["bit operations"] * 16 == binary["bit operations"]

@@ -17,6 +17,13 @@ def test_a_grey_patch_has_brightness_alone_and_each_pattern_comes_with_its_negat
     assert found[0].count_nonzero() == 2
 
 
+def test_copies_repeat_all_channels():
+    images = torch.randn(2, 3, 16, 16)
+    once, twice = Frequencies(), Frequencies(copies=2)
+    assert (once.channels, twice.channels) == (32, 64)
+    assert torch.equal(twice(images), torch.cat([once(images)] * 2, 1))
+
+
 def test_nothing_of_it_is_trained_or_saved():
     stem = Frequencies()
     assert not list(stem.parameters()) and not stem.state_dict()

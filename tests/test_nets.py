@@ -19,6 +19,9 @@ def test_every_net_learns_something_from_one_step(name, arch):
     assert logits.shape == (8, 10) and logits.isfinite().all()
     torch.nn.functional.cross_entropy(logits, torch.arange(8)).backward()
     for key, parameter in net.named_parameters():
+        if not parameter.requires_grad:
+            assert key.startswith("stem."), key
+            continue
         assert parameter.grad is not None and parameter.grad.isfinite().all(), key
     first = weights.first_layer(net)
     assert first.weight.grad.abs().sum() > 0
@@ -36,6 +39,14 @@ def test_schemes_share_architecture_and_latent_weights():
     for key, value in states[0].items():
         for other in states[1:]:
             assert torch.equal(value, other[key]), key
+
+
+@pytest.mark.parametrize("arch", ["convnet", "sharpnet"])
+def test_signs_compare_every_pattern_with_several_thresholds(arch):
+    images = torch.randn(16, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    low, high = nets.build("XnorNN", arch).stem(images).gt(0).float().mean((0, 2, 3)).detach().chunk(2)
+    assert (high > 0).all() and (high < low).all() and (low < 0.5).all()
+    assert torch.allclose(nets.build("Int2NN", arch).stem(images).mean((0, 2, 3)), torch.zeros(32), atol=1e-5)
 
 
 def test_a_seed_decides_the_weights_and_leaves_the_global_generator_alone():
