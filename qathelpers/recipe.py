@@ -29,9 +29,9 @@ class Recipe:
     BatchNorms and learned scales; latent weights beyond `latent_clip` times the root mean square of their layer are cut
     back to it. With "adam", `lr` is Adam's, for all. Learning rates fall linearly, from the first step to `final` of
     their start after the last one. `augment` flips images, shifts them by up to `max_shift` pixels and covers a square
-    of `cutout` pixels a side, which long trainings gain by. Over a share `growing` of the epochs, from the first,
-    images grow from 16 x 16 pixels to their full size, in training and test: small ones take a quarter of the time, and
-    what they teach holds for large ones.
+    of `cutout` pixels a side. Over a share `growing` of the epochs, from the first, images grow from 16 x 16 pixels to
+    their full size, in training and test: small ones take a quarter of the time, and what they teach holds for large
+    ones.
     Source of the growing images: J. Howard's DAWNBench entry (www.fast.ai/posts/2018-04-30-dawnbench-fastai.html).
     """
 
