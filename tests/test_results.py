@@ -54,8 +54,7 @@ def test_a_finished_run_is_loaded_and_other_settings_are_trained(tiny, capsys):
 
 
 def test_what_comes_with_the_course_is_readable():
-    assert {"convnet", "sharpnet", "lenet"} <= set(results.recorded_archs())
-    for arch in results.recorded_archs():
+    for arch in ("convnet", "sharpnet", "sharpnet-x1.5", "lenet"):
         names = [h.name for h in results.recorded_histories(arch)]
         assert {"PytorchNN", "TernaryNN", "BinaryNN"} <= set(names)
     table = results.table(results.recorded_histories("convnet"))
@@ -72,7 +71,8 @@ def test_recorded_nets_are_those_of_the_recorded_histories(name):
 def test_every_recorded_net_is_that_of_a_recorded_history(arch):
     recorded = {history.name: history.card for history in results.recorded_histories(arch)}
     names = [path.stem for path in (results.RECORDED / "checkpoints" / "cifar10" / arch).glob("*.safetensors")]
-    assert {"TernaryNN", "BinaryNN"} <= set(names) <= set(recorded)
+    assert names and set(names) <= set(recorded)
+    assert {"TernaryNN", "BinaryNN"} <= set(names) or "x1.6" in arch  # so wide, the float net alone
     for name in names:
         net = results.recorded_net(name, arch)
         assert (net.name, net.arch, net.seed) == (name, arch, recorded[name]["init_seed"]) and not net.training
