@@ -74,10 +74,13 @@ def differences(one: dict, other: dict) -> list[str]:
 def save(net: nn.Module, path: str | Path, card: dict, packed: bool = False) -> Path:
     """Write the weights and the card of `net`; raises CourseError when the folder cannot be written.
 
-    `packed` keeps of quantized weights the integers alone, in as few bits as they need, and not the latent ones.
+    `packed` keeps of quantized weights the integers alone, in as few bits as they need, and not the latent ones, and of
+    float ones what the training computed with, half of their bits where its precision was bf16.
     """
     if packed:
         tensors, layers = packing.pack_net(net)
+        if card.get("precision") == "bf16":
+            tensors = packing.as_bf16(net, tensors)
         return _write(Path(path), tensors, {"card": card, "packed": layers})
     return _write(Path(path), net.state_dict(), {"card": card})
 

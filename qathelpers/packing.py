@@ -68,6 +68,15 @@ def pack_net(net: nn.Module) -> tuple[dict[str, torch.Tensor], dict[str, dict]]:
     return tensors, layers
 
 
+def as_bf16(net: nn.Module, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return `tensors`, the state of `net`, with the float weights of convolutions and linear layers as bfloat16.
+
+    These bits are all of them that autocast multiplies with, so that nothing is lost to a net trained and tested there.
+    """
+    floats = [f"{name}.weight" for name, module in net.named_modules() if type(module) in (nn.Conv2d, nn.Linear)]
+    return tensors | {name: tensors[name].bfloat16() for name in floats}
+
+
 def kilobytes(net: nn.Module) -> float:
     """Return how large `net` is, its weights packed, all else (scales, BatchNorms) as it is; 1 kB is 1000 bytes.
 

@@ -51,6 +51,19 @@ def test_a_packed_net_computes_the_same_bit_for_bit(name, arch, tmp_path, images
     assert packed.stat().st_size < plain.stat().st_size
 
 
+@pytest.mark.parametrize("arch", list(nets.ARCHITECTURES))
+def test_a_float_net_trained_in_bf16_packs_to_half_and_computes_the_same_there(arch, tmp_path, images):
+    net, inputs = nets.build("PytorchNN", arch, seed=3).eval(), images.float() / 128 - 1
+    card = {"name": "PytorchNN", "arch": arch, "precision": "bf16"}
+    plain = checkpoints.save(net, tmp_path / "plain.safetensors", card)
+    packed = checkpoints.save(net, tmp_path / "packed.safetensors", card, packed=True)
+    loaded = checkpoints.load(packed)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(loaded(inputs), net(inputs))
+    assert all(parameter.dtype == torch.float32 for parameter in loaded.parameters())
+    assert packed.stat().st_size < 0.55 * plain.stat().st_size
+
+
 def test_binary_weights_take_a_bit_each():
     net = nets.build("BinaryNN")
     tensors, layers = packing.pack_net(net)
