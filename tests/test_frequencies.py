@@ -1,20 +1,32 @@
+import pytest
 import torch
 
 from qathelpers.frequencies import Frequencies, patterns
 
 
-def test_patterns_are_small_integers_and_orthogonal():
-    filters = patterns()
-    assert filters.shape == (16, 3, 4, 4)
-    assert filters.abs().max() == 4 and (filters == filters.round()).all()
+@pytest.mark.parametrize(("size", "count"), [(2, 12), (4, 16)])
+def test_patterns_are_small_integers_and_orthogonal(size, count):
+    filters = patterns(size)
+    assert filters.shape == (count, 3, size, size)
+    assert filters.abs().max() <= 4 and (filters == filters.round()).all()
     products = filters.flatten(1) @ filters.flatten(1).T
     assert torch.equal(products, products.diag().diag())
 
 
-def test_a_grey_patch_has_brightness_alone_and_each_pattern_comes_with_its_negative():
-    found = Frequencies()(torch.ones(1, 3, 8, 8))[:, :, 1, 1]
-    assert found[0, 0] == 48 and found[0, 16] == -48
+@pytest.mark.parametrize("size", [2, 4])
+def test_a_grey_patch_has_brightness_alone_and_each_pattern_comes_with_its_negative(size):
+    stem = Frequencies(size)
+    found = stem(torch.ones(1, 3, 8, 8))[:, :, 1, 1]
+    assert found[0, 0] == 3 * size**2 and found[0, stem.channels // 2] == -3 * size**2
     assert found[0].count_nonzero() == 2
+
+
+def test_small_patches_hold_the_whole_image():
+    images = torch.randn(4, 3, 16, 16)
+    filters = patterns(2)
+    norms = filters.square().sum((1, 2, 3), keepdim=True)
+    found = Frequencies(2, stride=2)(images)[:, :12]
+    assert torch.allclose(torch.nn.functional.conv_transpose2d(found, filters / norms, stride=2), images, atol=1e-5)
 
 
 def test_copies_repeat_all_channels():

@@ -136,7 +136,7 @@ class _Graph:
     @add.register
     def _(self, module: Frequencies, node):
         filters = self._constant(torch.cat([module.filters, -module.filters] * module.copies))
-        return self._convolution(node, filters, module.stride, padding=1)
+        return self._convolution(node, filters, module.stride, module.padding)
 
     @add.register
     def _(self, module: nn.Conv2d, node):
