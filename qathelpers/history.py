@@ -59,14 +59,19 @@ class History:
         Raises CourseError when the folder cannot be written.
         """
         path = Path(path)
-        card = self.card | {"rows": len(self), "sha256": _digest(self.rows)}
+
+        def write_card(count: int) -> None:
+            card = self.card | {"rows": count, "sha256": _digest(self.rows[:count])}
+            write_atomically(path.with_suffix(".json"), lambda file: file.write_text(json.dumps(card, indent=1) + "\n"))
 
         def write_rows(temporary: Path) -> None:
             with open(temporary, "wb") as file:  # given a path, np.save would append .npy to its name
                 np.save(file, self.rows, allow_pickle=False)
 
+        if not path.with_suffix(".json").exists():  # rows without any card, after a kill between the two, are of no use
+            write_card(0)
         write_atomically(path, write_rows)
-        write_atomically(path.with_suffix(".json"), lambda file: file.write_text(json.dumps(card, indent=1) + "\n"))
+        write_card(len(self))
         return path
 
     @classmethod

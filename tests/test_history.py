@@ -4,6 +4,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from qathelpers.errors import CourseError
+from qathelpers.files import write_atomically
 from qathelpers.history import ROW, History
 
 
@@ -37,3 +38,18 @@ def test_a_truncated_file_is_named(tmp_path, keep):
     path.write_bytes(content[: int(len(content) * keep)])
     with pytest.raises(CourseError, match=r"h\.npy"):
         History.load(path)
+
+
+def test_a_first_epoch_is_readable_when_its_card_was_not_written_any_more(tmp_path, monkeypatch):
+    run, written = history(epochs=1), []
+
+    def killed_after_the_rows(path, write):
+        if ".npy" in "".join(written):
+            raise KeyboardInterrupt
+        write_atomically(path, write)
+        written.append(path.name)
+
+    monkeypatch.setattr("qathelpers.history.write_atomically", killed_after_the_rows)
+    with pytest.raises(KeyboardInterrupt):
+        run.save(tmp_path / "BinaryNN.npy")
+    assert len(History.load(tmp_path / "BinaryNN.npy")) == 1

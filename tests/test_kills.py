@@ -89,8 +89,8 @@ def stop(process, sign):
 
 
 def epochs_on_disk(folder):
-    path = folder / f"{NAME}.npy"  # without its card: a kill in the first epoch may have come before that
-    return len(np.load(path)) if path.exists() else 0
+    path = folder / f"{NAME}.npy"
+    return len(History.load(path)) if path.exists() else 0
 
 
 def test_fifty_kills_lose_nothing_but_the_epochs_under_way(start, undisturbed, tmp_path):
