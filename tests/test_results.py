@@ -56,6 +56,7 @@ def test_a_finished_run_is_loaded_and_other_settings_are_trained(tiny, capsys):
 def test_what_comes_with_the_course_is_readable():
     two, three = {"PytorchNN", "BinaryNN"}, {"PytorchNN", "TernaryNN", "BinaryNN"}
     compared = {"convnet": three, "sharpnet": three, "sharpnet-x2": two, "lenet": three}
+    assert set(compared) == set(results.recorded_archs())
     for arch, expected in compared.items():
         assert expected <= {history.name for history in results.recorded_histories(arch)}
     table = results.table(results.recorded_histories("convnet"))
