@@ -54,8 +54,9 @@ def test_a_finished_run_is_loaded_and_other_settings_are_trained(tiny, capsys):
 
 
 def test_what_comes_with_the_course_is_readable():
-    two, three = {"PytorchNN", "BinaryNN"}, {"PytorchNN", "TernaryNN", "BinaryNN"}
-    compared = {"convnet": three, "sharpnet": three, "sharpnet-x2": two, "lenet": three}
+    three = {"PytorchNN", "TernaryNN", "BinaryNN"}
+    six = three | {"XnorNN", "Int2NN", "Int4NN"}
+    compared = {"convnet": six | {"Int8NN"}, "sharpnet": six, "sharpnet-x2": six, "lenet": three}
     assert set(compared) == set(results.recorded_archs())
     for arch, expected in compared.items():
         assert expected <= {history.name for history in results.recorded_histories(arch)}
