@@ -195,7 +195,7 @@ def badges() -> None:
 @click.option("--json", "file", type=click.Path(path_type=Path), help="Write the tables there too.")
 @click.pass_context
 def bench(context: click.Context, data: str | None, file: Path | None) -> None:
-    """Measure training on this machine, side by side in one process: takes about ten minutes."""
+    """Measure training on this machine, side by side in one process: takes two to ten minutes."""
     if context.invoked_subcommand is None:
         from . import bench_training  # not at the top: it brings brevitas_examples, which no other command needs
 

@@ -107,7 +107,7 @@ def convolution_peak() -> float:
 
 
 def growth(loaded: Data) -> pd.DataFrame:
-    """Return an epoch's seconds by the number of images (batches of 256) and by the batch size (a tenth of the images).
+    """Measure an epoch's seconds by the number of images (batches of 256) and by the batch size (a tenth of them).
 
     Whole epochs are stepped through, so this takes minutes.
     """
@@ -126,7 +126,7 @@ def growth(loaded: Data) -> pd.DataFrame:
 
 
 def time_to(accuracy: float = 0.8, archs: Sequence[str] = ARCHS) -> pd.DataFrame:
-    """Return when the recorded runs on CIFAR-10 reached a test accuracy: epoch and minutes of training."""
+    """Look up when the recorded runs on CIFAR-10 reached a test accuracy: epoch and minutes of training."""
     rows = []
     for history in itertools.chain.from_iterable(map(results.recorded_histories, archs)):
         reached = (history["test_acc"] >= accuracy).nonzero()[0]
