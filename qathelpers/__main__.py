@@ -1,23 +1,38 @@
-"""The course from a terminal: `python -m qathelpers COMMAND`; `--help` lists the commands."""
+"""The course from a terminal: `qat COMMAND`, or `python -m qathelpers COMMAND`; `qat --help` lists the commands."""
 
 import os
 import sys
 from pathlib import Path
 
 import click
+from torch import nn
 
-from . import bench as benchmarks
-from . import checks, hardware, parallel, plots, reproduce, results, settings, sweep, weights
-from . import data as datasets
-from .errors import MAX_SEED, CourseError
-from .nets import ARCHITECTURES, ENDS_SUFFIX, SCHEMES, architecture, build
-from .recipe import changed
+from . import check_environment
+from .analysis import plots
+from .common import distributed, hardware, settings
+from .common.errors import MAX_SEED, CourseError
+from .data.cifar10 import NAMES, cache_file, load
+from .nets import weights
+from .nets.architectures import ARCHITECTURES, architecture, build
+from .nets.recipe import changed
+from .nets.schemes import FIRST_LAST_SUFFIX, SCHEMES
+from .results import reproduce, sweep
+from .results.recorded import RECORDED, recorded_history
+from .results.runs import find_histories, load_or_train, run_folder
+from .results.tables import summarize, table
+from .training.history import History
 
 COURSE_NETS = ("PytorchNN", "TernaryNN", "BinaryNN")
 
+# The epochs for which `qat run` trains each net by default: on a machine without fast bf16, and on one with it. These
+# numbers are time budgets; for their best accuracy, nets need more epochs. On two CPU cores, ten minutes are enough for
+# all three convnets, or for one sharpnet with fast bf16. The lenets are trained for as many epochs as in the original
+# experiment.
+EPOCHS = {"lenet": (100, 100), "convnet": (5, 10), "sharpnet": (14, 14)}
+
 
 class _Commands(click.Group):
-    """Show what a user can mend as a sentence, not as a traceback."""
+    """Show errors that users can fix themselves as one sentence, without a traceback."""
 
     def invoke(self, context: click.Context) -> object:
         try:
@@ -26,91 +41,101 @@ class _Commands(click.Group):
             raise click.ClickException(str(error)) from error
 
 
-def _known(context: click.Context, parameter: click.Parameter, arch: str) -> str:
-    architecture(arch)  # which names what there is
+def _check_arch(context: click.Context, parameter: click.Parameter, arch: str) -> str:
+    architecture(arch)  # raises a CourseError that lists the architectures
     return arch
 
 
-ARCH_HELP = f"{' or '.join(ARCHITECTURES)}; convnet-x2 has twice the channels."
-arch_option = click.option("--arch", callback=_known, default="convnet", show_default=True, help=ARCH_HELP)
-data_option = click.option("--data", type=click.Choice(datasets.NAMES), help="Default: auto, or QAT_DATA.")
+def _data_option(names: tuple[str, ...], **options):
+    return click.option("--data", "data_name", type=click.Choice(names), **options)
+
+
+ARCH_HELP = f"{', '.join(ARCHITECTURES)}; convnet-x2 has twice the channels."
+SET_HELP = "Change a setting of the recipe; may be repeated."
+REAL_NAMES = tuple(name for name in NAMES if name != "auto")
+arch_option = click.option("--arch", callback=_check_arch, default="convnet", show_default=True, help=ARCH_HELP)
+data_option = _data_option(NAMES, help="Default: QAT_DATA, or auto.")
+recorded_data_option = _data_option(REAL_NAMES, default="cifar10", show_default=True)
 seed_option = click.option("--seed", type=click.IntRange(0, MAX_SEED), default=0, show_default=True)
+set_option = click.option("--set", "changes", multiple=True, metavar="SETTING=VALUE", help=SET_HELP)
 epochs_type = click.IntRange(1)
 
 
 @click.group(cls=_Commands)
 def main() -> None:
     """Train low-bit neural networks on CIFAR-10."""
-    parallel.start()
-    if parallel.rank():
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115, of several processes the first one speaks
+    distributed.init()
+    if distributed.rank():
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115, stays open: only process 0 prints
 
 
-@main.command()
-@click.option("-n", "--epochs", type=epochs_type, prompt="epochs n")
-@click.option("--name", type=click.Choice(list(SCHEMES)), prompt="model name", help="Which net.")
+@main.command("train")
+@click.option("-n", "--epochs", type=epochs_type, prompt="epochs n", help="Number of epochs.")
+@click.option("--name", type=click.Choice(list(SCHEMES)), prompt="model name", help="The net to train.")
 @arch_option
 @data_option
 @seed_option
-@click.option("--set", "changes", multiple=True, metavar="SETTING=VALUE", help="Of the recipe; may be repeated.")
-def train(epochs: int, name: str, arch: str, data: str | None, seed: int, changes: tuple[str, ...]) -> None:
-    """Train one net; asks for the epochs and the name when they are not given."""
-    recipe = changed(build(name, arch).recipe, changes)
-    net, history = results.load_or_train(name, datasets.load(data), epochs, arch=arch, seed=seed, recipe=recipe)
-    print(weights.report(net))
+@set_option
+def train_command(
+    epochs: int, name: str, arch: str, data_name: str | None, seed: int, changes: tuple[str, ...]
+) -> None:
+    """Train one net; ask for the number of epochs and the name if they are not given."""
+    recipe = changed(build(name, arch).spec.recipe, changes)
+    net, history = load_or_train(name, load(data_name), epochs, arch=arch, seed=seed, recipe=recipe)
+    _print_levels(net)
     if weights.quantized_layers(net):
-        print("\nThe first layer's quantized weights, first filter:")
+        print("\nFirst filter of the first layer, quantized:")
         print(weights.quantized(weights.first_layer(net))[0])
-    folder = results.run_folder(history.card["data"], arch)
-    if len(history) and not parallel.rank():
-        _save_plots([history], folder, f"{name}-")
+    if len(history) and not distributed.rank():
+        _save_plots([history], run_folder(history.config["data"], arch), f"{name}-")
 
 
-@main.command()
-@click.option("-n", "--epochs", type=epochs_type, help="Default: what suits the architecture and the machine.")
+@main.command("run")
+@click.option("-n", "--epochs", type=epochs_type, help="Default: depends on the architecture and on this machine.")
 @arch_option
 @data_option
 @seed_option
-def run(epochs: int | None, arch: str, data: str | None, seed: int) -> None:
-    """Train PytorchNN, TernaryNN and BinaryNN and compare them."""
-    loaded = datasets.load(data)
-    chosen, fast = architecture(arch), hardware.bf16_is_fast(hardware.best_device())
-    epochs = epochs or (chosen.epochs_with_bf16 if fast else chosen.epochs)
+def run_command(epochs: int | None, arch: str, data_name: str | None, seed: int) -> None:
+    """Train PytorchNN, TernaryNN and BinaryNN, and compare them."""
+    dataset = load(data_name)
+    epochs = epochs or _default_epochs(arch)
     histories = []
     for name in COURSE_NETS:
-        net, history = results.load_or_train(name, loaded, epochs, arch=arch, seed=seed)
-        print(weights.report(net), end="\n\n")
+        net, history = load_or_train(name, dataset, epochs, arch=arch, seed=seed)
+        _print_levels(net)
+        print()
         histories.append(history)
-        if len(history) < history.card["epochs"]:
+        if len(history) < history.config["epochs"]:  # the user interrupted it
             raise click.Abort
-    _show(histories, results.run_folder(loaded.name, arch))
-    print(loaded)
+    _compare(histories, run_folder(dataset.name, arch))
+    print(dataset)
 
 
-@main.command()
+@main.command("compare")
 @click.argument("folder", type=click.Path(path_type=Path), required=False)
-@click.option("--recorded", is_flag=True, help="The runs that come with the course.")
+@click.option("--recorded", is_flag=True, help="Compare the runs that come with the course.")
 @arch_option
-@click.option("--data", type=click.Choice(datasets.NAMES[1:]), default="cifar10", show_default=True)
-def compare(folder: Path | None, recorded: bool, arch: str, data: str) -> None:
-    """Print the table of the runs in FOLDER (default: your own) and draw their two plots."""
-    folder = folder or (results.RECORDED / "results" / data / arch if recorded else results.run_folder(data, arch))
-    histories = results.find_histories(folder)
+@recorded_data_option
+def compare_command(folder: Path | None, recorded: bool, arch: str, data_name: str) -> None:
+    """Print a table of the runs in FOLDER (default: your own runs) and draw their accuracy and loss."""
+    own = run_folder(data_name, arch)
+    folder = folder or (RECORDED / "results" / data_name / arch if recorded else own)
+    histories = find_histories(folder)
     if not histories:
-        raise CourseError(f"There are no runs in {folder}: run `make run`, or compare --recorded.")
-    _show(histories, results.run_folder(data, arch))
+        raise CourseError(f"There are no runs in {folder}: train some with `make run`, or use --recorded.")
+    _compare(histories, own)
 
 
 @main.command("sweep")
-@click.option("-n", "--epochs", type=epochs_type, required=True)
-@click.option("--name", "names", type=click.Choice(list(SCHEMES)), multiple=True, required=True, help="Of nets.")
+@click.option("-n", "--epochs", type=epochs_type, required=True, help="Number of epochs of each training.")
+@click.option("--name", "names", type=click.Choice(list(SCHEMES)), multiple=True, required=True, help="Net to train.")
 @click.option("--arch", "archs", multiple=True, default=("convnet",), show_default=True, help=ARCH_HELP)
 @click.option("--seed", "seeds", type=click.IntRange(0, MAX_SEED), multiple=True, default=(0,), show_default=True)
-@click.option("--set", "changes", multiple=True, metavar="SETTING=VALUE", help="Of the recipe.")
-@click.option("--workers", type=click.IntRange(1), help="Trainings at a time. Default: one a core.")
-@click.option("--scheduler", metavar="ADDRESS", help="Of a Dask cluster that runs already.")
+@set_option
+@click.option("--workers", type=click.IntRange(1), help="Number of trainings at the same time. Default: one per core.")
+@click.option("--scheduler", metavar="ADDRESS", help="Use the Dask cluster whose scheduler has this address.")
 @data_option
-def sweep_grid(
+def sweep_command(
     epochs: int,
     names: tuple[str, ...],
     archs: tuple[str, ...],
@@ -118,130 +143,106 @@ def sweep_grid(
     changes: tuple[str, ...],
     workers: int | None,
     scheduler: str | None,
-    data: str | None,
+    data_name: str | None,
 ) -> None:
-    """Train every net in every architecture with every seed; options may be repeated, finished runs are skipped."""
-    loaded = datasets.load(data)
-    jobs = sweep.grid(names, archs, seeds, epochs, loaded.name, changes)
-    failed = sweep.run(jobs, loaded, workers, scheduler)
+    """Train every net in every architecture with every seed; finished runs are skipped.
+
+    The options --name, --arch, --seed and --set may be repeated.
+    """
+    dataset = load(data_name)
+    jobs = sweep.grid(names, archs, seeds, epochs, dataset.name, changes)
+    failed = sweep.run(jobs, dataset, workers, scheduler)
     for arch in archs:
-        print(results.table(results.find_histories(results.run_folder(loaded.name, arch))).to_string())
+        print(table(find_histories(run_folder(dataset.name, arch))).to_string())
     if failed:
-        raise CourseError(f"{len(failed)} of {len(jobs)} trainings failed: the same command goes on with them.")
-
-
-@main.command()
-@click.argument("names", nargs=-1, required=True)
-@arch_option
-@seed_option
-def record(names: tuple[str, ...], arch: str, seed: int) -> None:
-    """Put your finished runs of NAMES on CIFAR-10 into data/, beside those that come with the course."""
-    for name in names:
-        print("saved", *results.record(name, arch, seed=seed))
-    results.update_readme(results.RECORDED.parent / "README.md")
+        raise CourseError(f"{len(failed)} of {len(jobs)} trainings failed: repeat the command to continue them.")
 
 
 @main.command("reproduce")
 @click.argument("name")
 @arch_option
 @seed_option
-@click.option("--data", type=click.Choice(datasets.NAMES[1:]), default="cifar10", show_default=True)
-def reproduce_run(name: str, arch: str, seed: int, data: str) -> None:
-    """Repeat the recorded run of NAME from its card alone and compare the two."""
-    recorded = results.recorded_history(name, arch, data, seed)
-    again = reproduce.reproduce(recorded.card, results.run_folder(data, arch) / "reproduced")
+@recorded_data_option
+def reproduce_command(name: str, arch: str, seed: int, data_name: str) -> None:
+    """Repeat the recorded run of the net NAME from its config, and compare the two runs."""
+    recorded = recorded_history(name, arch, data_name, seed)
+    again = reproduce.reproduce(recorded.config, run_folder(data_name, arch) / "reproduced")
     print(reproduce.side_by_side(recorded, again).to_string())
     print(reproduce.difference(recorded, again))
 
 
-@main.command()
+@main.command("data")
 @data_option
-def data(data: str | None) -> None:
-    """Find or download the data, verify it and say what is there."""
-    loaded = datasets.load(data)
-    print("classes:", ", ".join(loaded.classes))
-    print("settings: QAT_DATA_DIR", settings.data_dir() or "not set", "| cache", datasets.cache_file())
+def data_command(data_name: str | None) -> None:
+    """Find or download the data, verify it, and describe it."""
+    dataset = load(data_name)
+    print("classes:", ", ".join(dataset.classes))
+    print("settings: QAT_DATA_DIR", settings.data_dir() or "not set", "| cache", cache_file())
 
 
-@main.command()
+@main.command("check")
 @click.pass_context
-def check(context: click.Context) -> None:
-    """Check versions, device, data and disk; paste what it prints into a bug report."""
-    if not checks.environment():
+def check_command(context: click.Context) -> None:
+    """Check versions, device, data and disk; paste the output into a bug report."""
+    if not check_environment():
         context.exit(1)
 
 
-@main.command("notebooks")
-@click.argument("paths", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
-def refresh_notebooks(paths: tuple[Path, ...]) -> None:
-    """Execute the notebooks at PATHS in place and write their solutions, in solutions/ beside them."""
-    from . import notebooks  # not at the top: it brings nbconvert, which no other command needs
-
-    for path in paths:
-        print("saved", *notebooks.refresh(path))
+@main.group("bench")
+def bench_group() -> None:
+    """Measure how large and how fast trained nets are on this machine."""
 
 
-@main.command()
-def badges() -> None:
-    """Write the repository's address, in pyproject.toml, into the notebooks and the README of the checkout."""
-    from . import badges  # not at the top: it brings nbformat, which no training needs
-
-    changed = badges.update(settings.course_dir())
-    print("saved", *map(settings.short, changed)) if changed else print("all up to date")
-
-
-@main.group(invoke_without_command=True)
-@data_option
-@click.option("--json", "file", type=click.Path(path_type=Path), help="Write the tables there too.")
-@click.pass_context
-def bench(context: click.Context, data: str | None, file: Path | None) -> None:
-    """Measure training on this machine, side by side in one process: takes two to ten minutes."""
-    if context.invoked_subcommand is None:
-        from . import bench_training  # not at the top: it brings brevitas_examples, which no other command needs
-
-        bench_training.everything(datasets.load(data), file)
-
-
-@bench.command("data")
-@data_option
-def bench_data(data: str | None) -> None:
-    """Time `Batches` against a DataLoader with the same augmentation."""
-    benchmarks.data(datasets.load(data))
-
-
-@bench.command("inference")
+@bench_group.command("inference")
 @arch_option
 @data_option
-def bench_inference(arch: str, data: str | None) -> None:
-    """Time the ways to run a net: PyTorch, ONNX Runtime, OpenVINO; floats, 8 bits, single bits."""
-    from . import bench_inference as inference  # not at the top: most commands do without these packages
+def bench_inference_command(arch: str, data_name: str | None) -> None:
+    """Time nets in PyTorch, ONNX Runtime and OpenVINO: with floats, 8-bit integers and single bits."""
+    from .deploy import benchmark  # not at the top: the other commands do not need its packages
 
-    inference.everything(datasets.load(data), arch)
+    benchmark.everything(load(data_name), arch)
 
 
-@bench.command("sizes")
+@bench_group.command("sizes")
 @arch_option
-def bench_sizes(arch: str) -> None:
-    """Print how many kilobytes each net takes in each format."""
-    from . import bench_inference as inference  # not at the top: most commands do without these packages
+def bench_sizes_command(arch: str) -> None:
+    """Print the size of each net in each file format, in kilobytes."""
+    from .deploy import benchmark  # not at the top: the other commands do not need its packages
 
-    print(inference.sizes([name for name in SCHEMES if ENDS_SUFFIX not in name], arch).to_string(na_rep="-"))
-
-
-def _show(histories: list, folder: Path) -> None:
-    print(results.table(histories).to_string())
-    spread = results.spread(histories)
-    if (spread["runs"] > 1).any():
-        print(spread.to_string(na_rep="one run"))
-    seed = min(history.card["seed"] for history in histories)
-    _save_plots([history for history in histories if history.card["seed"] == seed], folder)
+    names = [name for name in SCHEMES if FIRST_LAST_SUFFIX not in name]
+    print(benchmark.sizes(names, arch).to_string(na_rep="-"))
 
 
-def _save_plots(histories: list, folder: Path, prefix: str = "") -> None:
+def _default_epochs(arch: str) -> int:
+    normal, with_fast_bf16 = EPOCHS.get(arch.partition("-x")[0], EPOCHS["convnet"])
+    return with_fast_bf16 if hardware.bf16_is_fast(hardware.best_device()) else normal
+
+
+def _print_levels(net: nn.Module) -> None:
+    report = weights.report(net)
+    if report.empty:
+        print(f"{net.spec.name} has no quantized weights: its layers compute with 32-bit floats.")
+        return
+    print(f"{net.spec.name}, levels of the quantized weights:")
+    print(report.to_string(formatters={"weights": "{:,}".format, "zeros": "{:.0%}".format}))
+    for warning in weights.warnings(net):
+        print(warning)
+
+
+def _compare(histories: list[History], folder: Path) -> None:
+    print(table(histories).to_string())
+    summary = summarize(histories)
+    if (summary["runs"] > 1).any():
+        print(summary.to_string(na_rep="one run"))
+    seed = min(history.config["seed"] for history in histories)
+    _save_plots([history for history in histories if history.config["seed"] == seed], folder)
+
+
+def _save_plots(histories: list[History], folder: Path, prefix: str = "") -> None:
     for draw in (plots.accuracy, plots.loss):
         print("saved", plots.save(draw(histories), folder / f"{prefix}{draw.__name__}.png"))
     print("saved", *sorted(folder.glob("*.npy")))
 
 
 if __name__ == "__main__":
-    main(prog_name="python -m qathelpers")
+    main(prog_name="qat")

@@ -1,4 +1,4 @@
-"""Execute every notebook as Colab would; colab.sh makes the environment in which this runs, and says how."""
+"""Execute every notebook as on Colab; run colab.sh, which makes the environment for this script and starts it."""
 
 import re
 import subprocess
@@ -25,7 +25,7 @@ def printed(cell: NotebookNode) -> str:
 
 
 def prepared(path: Path, address: str) -> NotebookNode:
-    """Return the notebook with the address that the package comes from, its setup cell twice."""
+    """Return the notebook with the address to install the package from, and with its setup cell twice."""
     notebook = nbformat.read(path, as_version=4)
     setup = notebook.cells[1]
     setup.source, count = re.subn(r'ADDRESS = "[^"]*"', f'ADDRESS = "{address}"', setup.source)
@@ -35,7 +35,7 @@ def prepared(path: Path, address: str) -> NotebookNode:
 
 
 def execute(notebook: NotebookNode, folder: Path) -> None:
-    """Run the notebook where nothing but itself lies."""
+    """Run the notebook in a folder that has no other files."""
     folder.mkdir(parents=True)
     nbformat.write(notebook, folder / "notebook.ipynb")
     NotebookClient(
@@ -44,7 +44,7 @@ def execute(notebook: NotebookNode, folder: Path) -> None:
 
 
 def check_setup(first: str, second: str) -> None:
-    """Stop unless the setup cell installed the course, and the second time did nothing but name the device again."""
+    """Check that the setup cell installed the course, and that the second time it only printed the device again."""
     assert INSTALLED in first, first
     assert INSTALLED not in second and "trains on" in second and "Runs are saved in" in second, second
     assert first.endswith(second), first
@@ -54,12 +54,12 @@ def main(checkout: Path, scratch: Path) -> None:
     address, before = f"file://{checkout}", python("-c", VERSIONS)
     print(before)
     for path in sorted((checkout / "notebooks").glob("*.ipynb")):
-        assert python("-c", IS_THERE) == "False", "the course is there before it is installed"
+        assert python("-c", IS_THERE) == "False", "the course was there before it was installed"
         start, notebook = time.perf_counter(), prepared(path, address)
         execute(notebook, scratch / "content" / path.stem)
         check_setup(*map(printed, notebook.cells[1:3]))
         print(f"{path.stem}: {time.perf_counter() - start:.0f} s", flush=True)
-        if path.name.startswith("00"):  # after a restart of the kernel the course is there
+        if path.name.startswith("00"):  # after the kernel was restarted, the course is still installed
             notebook.cells = notebook.cells[2:3]
             execute(notebook, scratch / "content" / "restarted")
             assert INSTALLED not in printed(notebook.cells[0])

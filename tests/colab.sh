@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# What Colab does, as closely as a script can: its versions of numpy, ipywidgets, IPython and ipykernel (August 2026), its
-# kernels, which have imported google.colab, and no course until a notebook's setup cell installs it from git. Every
-# notebook is executed there, then the widgets' tests are run. The package is that of the last commit.
+# Execute every notebook in an environment like Colab's, then run the tests of the widgets. The environment has Colab's
+# versions of numpy, ipywidgets, IPython and ipykernel (August 2026). As on Colab, every kernel has imported
+# google.colab, and the course is missing until a notebook's setup cell installs it from git (the last commit).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -15,8 +15,8 @@ python=$scratch/venv/bin/python
 own=$("$python" -c "$packages")
 "$python" -m pip install --quiet ipywidgets==7.7.1 ipython==7.34.0 ipykernel==6.17.1 numpy==2.1.3 setuptools==75.2.0
 
-# The rest is found in the course's environment, behind what was just installed: torch is too large to install again.
-# Not the course, nor Brevitas and what comes with it, which Colab has not either.
+# All other packages are taken from the course's environment, because torch is too large to install again. Left out are
+# the course itself and Brevitas with its dependencies, which Colab does not have either.
 mkdir "$scratch/there"
 ln -s "$course"/* "$scratch/there"
 rm -f "$scratch"/there/{*qathelpers*,brevitas*,unfoldNd*,unfoldnd*,dependencies*,_dependencies*}
@@ -25,10 +25,10 @@ mkdir -p "$own/google/colab"
 touch "$own/google/colab/__init__.py"
 echo "import google.colab" > "$own/kernels.pth"
 
-git config --file "$scratch/gitconfig" safe.directory '*'  # the checkout may be another user's
+git config --file "$scratch/gitconfig" safe.directory '*'  # the checkout may belong to another user
 export GIT_CONFIG_GLOBAL=$scratch/gitconfig
 export QAT_RESULTS_DIR=$scratch/drive/qat QAT_MAX_EPOCHS=1 QAT_MAX_IMAGES=500 MPLCONFIGDIR=$scratch
-export PYDEVD_DISABLE_FILE_VALIDATION=1  # else every kernel warns of Python's frozen modules
+export PYDEVD_DISABLE_FILE_VALIDATION=1  # otherwise every kernel warns about frozen modules
 "$python" tests/colab.py "$PWD" "$scratch"
 
 unset QAT_MAX_EPOCHS QAT_MAX_IMAGES

@@ -1,12 +1,11 @@
-"""Every test starts without the user's settings, with caches and runs in folders of its own."""
+"""Each test starts without the user's settings and with its own folders for the cache and for runs."""
 
 import os
 
 import pytest
 import torch
 
-from qathelpers import shapes
-from qathelpers.data import Data
+from qathelpers.data import Dataset, shapes
 
 SETTINGS = {name: value for name, value in os.environ.items() if name.startswith("QAT_")}
 
@@ -25,8 +24,8 @@ def clean_settings(monkeypatch, tmp_path):
 
 @pytest.fixture(scope="session")
 def tiny():
-    """400 training and 200 test images of the stand-in."""
-    return Data(*shapes.make(400, 200), shapes.CLASSES, "shapes")
+    """Return 400 training and 200 test images of the stand-in."""
+    return Dataset(*shapes.make(400, 200), shapes.CLASSES, "shapes")
 
 
 @pytest.fixture(scope="session")
@@ -36,7 +35,7 @@ def images():
 
 @pytest.fixture
 def short_course(monkeypatch):
-    """A notebook's kernel finds the data that the tests were called with, and trains for an epoch on few images."""
+    """Let the kernel of a notebook find the data that the tests were started with, and train for one short epoch."""
     for name in ("QAT_DATA", "QAT_DATA_DIR", "QAT_CACHE_DIR"):
         if name in SETTINGS:
             monkeypatch.setenv(name, SETTINGS[name])

@@ -1,4 +1,4 @@
-"""On copies of the course: one address in pyproject.toml, everything else written from it."""
+"""On copies of the course: the address is in pyproject.toml only, and everything else is written from it."""
 
 import shutil
 import sys
@@ -8,9 +8,8 @@ import nbformat
 import pytest
 from click.testing import CliRunner
 
-from qathelpers import badges, notebooks, settings
-from qathelpers.__main__ import main
-from qathelpers.errors import CourseError
+from qathelpers.common.errors import CourseError
+from tools import badges, notebooks
 
 if sys.version_info < (3, 11):
     pytest.skip("needs tomllib", allow_module_level=True)
@@ -41,7 +40,7 @@ def course(tmp_path):
 
 @pytest.fixture
 def at(course):
-    """Return the course with another address, written."""
+    """Return a function that gives the course another address and writes it everywhere."""
 
     def write(address, update=True):
         urls = f'\n[project.urls]\nRepository = "{address}"\n' if address is not None else ""
@@ -81,7 +80,7 @@ def test_solutions_made_anew_keep_their_badge(at):
         assert solved.cells[0].source == cells(path.parent / "solutions" / path.name)[0].source
 
 
-def test_twice_is_once_and_without_an_address_all_is_as_before(at):
+def test_writing_twice_changes_nothing_and_removing_the_address_restores_all(at):
     before = texts(at(None))
     after = texts(at(GITHUB))
     assert after != before and texts(at(GITHUB)) == after
@@ -89,14 +88,14 @@ def test_twice_is_once_and_without_an_address_all_is_as_before(at):
     assert texts(at(None)) == before
 
 
-def test_elsewhere_than_on_github_there_is_an_address_but_no_badge(at):
+def test_an_address_outside_github_has_no_badge(at):
     course = at(ELSEWHERE)
     for path in files(course)[1:]:
         assert badges.IMAGE not in path.read_text() and ELSEWHERE in cells(path)[1].source
     assert badges.IMAGE not in (course / "README.md").read_text()
 
 
-def test_nothing_but_two_sources_changes(at):
+def test_only_the_first_two_cells_change(at):
     before, after = ({path: cells(path) for path in files(at(address))[1:]} for address in (None, GITHUB))
     for path, old in before.items():
         for number, (one, other) in enumerate(zip(old, after[path], strict=True)):
@@ -106,12 +105,17 @@ def test_nothing_but_two_sources_changes(at):
 
 
 @pytest.mark.parametrize("address", ["github.com/owner/repo", "https://github.com/o/r; rm x", "OWNER"])
-def test_what_is_no_address_is_not_written(at, address):
-    with pytest.raises(CourseError, match="is no address"):
+def test_what_is_not_a_url_is_not_written(at, address):
+    with pytest.raises(CourseError, match="is not a URL"):
         at(address)
 
 
-def test_the_command_names_what_it_wrote(at, monkeypatch):
-    monkeypatch.setattr(settings, "course_dir", lambda: at(GITHUB, update=False))
-    assert "notebooks/solutions/08_your_own_net.ipynb" in CliRunner().invoke(main, "badges").output
-    assert CliRunner().invoke(main, "badges").output == "all up to date\n"
+def test_the_command_names_what_it_wrote(at):
+    arguments = ["--root", str(at(GITHUB, update=False))]
+    assert "notebooks/solutions/08_your_own_net.ipynb" in CliRunner().invoke(badges.main, arguments).output
+    assert CliRunner().invoke(badges.main, arguments).output == "everything is up to date\n"
+
+
+def test_the_command_shows_a_wrong_address_without_a_traceback(at):
+    result = CliRunner().invoke(badges.main, ["--root", str(at("OWNER", update=False))])
+    assert result.exit_code == 1 and "'OWNER', is not a URL" in result.output and "Traceback" not in result.output

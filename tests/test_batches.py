@@ -3,14 +3,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qathelpers.batches import (
+from qathelpers.data.batches import (
     COLOUR_CORRELATION,
     MEAN,
     PIXEL_CORRELATION,
     STD,
     Batches,
     normalize,
-    shrink,
+    progressive_side,
+    resize,
     standardize,
     whitening_filter,
 )
@@ -18,8 +19,8 @@ from qathelpers.batches import (
 LABELS = torch.arange(20)
 
 
-def epoch(batches, number, growth=1):
-    return [torch.cat(parts) for parts in zip(*batches.epoch(number, growth), strict=True)]
+def epoch(batches, number, side=None):
+    return [torch.cat(parts) for parts in zip(*batches.epoch(number, side), strict=True)]
 
 
 def test_standardize_is_the_textbook_formula(images):
@@ -37,7 +38,7 @@ def test_normalize_whitens(tiny):
 
 
 def test_the_whitening_filter_whitens_its_own_model():
-    """A patch with the model's covariance comes out with about the identity's, less what eps takes."""
+    """Check that whitening turns the covariance of the model into the identity, for a negligible eps."""
     kernel = whitening_filter(eps=1e-6)
     assert kernel.shape == (3, 3, 3, 3)
     colours = torch.full((3, 3), COLOUR_CORRELATION).fill_diagonal_(1)
@@ -68,7 +69,7 @@ def test_an_epoch_shows_every_image_once_and_repeats_itself(images, count, size,
 def test_every_augmented_image_is_a_shift_and_perhaps_a_flip_of_its_original(images, shift):
     padded = torch.nn.functional.pad(normalize(images), [shift] * 4, mode="reflect")
     span = range(2 * shift + 1)
-    batches = Batches(images, LABELS, 7, shuffle=True, augment=True, max_shift=shift)
+    batches = Batches(images, LABELS, 7, shuffle=True, augment=True, translate=shift)
     for image, label in zip(*epoch(batches, 0), strict=True):
         windows = [padded[label, :, y : y + 32, x : x + 32] for y in span for x in span]
         assert any(torch.equal(image, w) or torch.equal(image, w.flip(-1)) for w in windows)
@@ -76,7 +77,7 @@ def test_every_augmented_image_is_a_shift_and_perhaps_a_flip_of_its_original(ima
 
 @pytest.mark.parametrize("side", [1, 12, 32])
 def test_cutout_covers_one_square_of_each_image_and_changes_nothing_else(images, side):
-    options = {"shuffle": True, "augment": True, "max_shift": 2}
+    options = {"shuffle": True, "augment": True, "translate": 2}
     whole, _ = epoch(Batches(images, LABELS, 7, **options), 1)
     holes, _ = epoch(Batches(images, LABELS, 7, cutout=side, **options), 1)
     for before, after in zip(whole, holes, strict=True):
@@ -113,25 +114,27 @@ def test_shuffled_without_augmentation_are_the_same_images_in_another_order(imag
     assert torch.equal(shown, normalize(images)[labels])
 
 
-def test_small_images_are_the_large_ones_seen_from_further_away():
+def test_resized_images_show_the_same_content_on_fewer_pixels():
     left = torch.zeros(2, 3, 32, 32)
     left[..., :16] = 1
-    small = shrink(left, 0.5)
+    small = resize(left, 24)
     assert small.shape == (2, 3, 24, 24)
     torch.testing.assert_close(small[..., :11], torch.ones(2, 3, 24, 11))
     assert not small[..., 13:].any()
     checks = torch.ones(1, 1, 32, 32)
     checks[..., ::2, ::2] = 5
-    torch.testing.assert_close(shrink(checks, 0), torch.full((1, 1, 16, 16), 2.0))
-    assert shrink(left, 1) is left
+    torch.testing.assert_close(resize(checks, 16), torch.full((1, 1, 16, 16), 2.0))
+    assert resize(left, 32) is left
 
 
-def test_images_grow_from_half_their_side_to_all_of_it(images):
-    sides = [shrink(normalize(images), growth).shape[-1] for growth in (0, 0.25, 0.5, 0.75, 1, 1.5)]
-    assert sides == [16, 20, 24, 28, 32, 32]
+@pytest.mark.parametrize(
+    ("full", "sides"), [(32, [16, 20, 24, 28, 32, 32]), (48, [16, 24, 32, 40, 48, 48]), (16, [16] * 6)]
+)
+def test_progressive_resizing_goes_from_16_pixels_to_the_full_size(full, sides):
+    assert [progressive_side(progress, full) for progress in (0, 0.25, 0.5, 0.75, 1, 1.5)] == sides
 
 
-def test_an_epochs_images_grow(images):
-    shown, _ = epoch(Batches(images, LABELS, 8), 0, 0.25)
-    assert torch.equal(shown, shrink(normalize(images), 0.25)) and shown.shape[-1] == 20
-    assert next(Batches(images, LABELS, 8).epoch(0, 0.25))[0].is_contiguous(memory_format=torch.channels_last)
+def test_an_epoch_can_have_smaller_images(images):
+    shown, _ = epoch(Batches(images, LABELS, 8), 0, 20)
+    assert torch.equal(shown, resize(normalize(images), 20)) and shown.shape[-1] == 20
+    assert next(Batches(images, LABELS, 8).epoch(0, 20))[0].is_contiguous(memory_format=torch.channels_last)

@@ -8,8 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qathelpers import data, download
-from qathelpers.errors import CourseError
+from qathelpers import data
+from qathelpers.common.errors import CourseError
+from qathelpers.data import download
 
 from .test_readers import arrays, write_batches  # noqa: F401, a fixture
 
@@ -18,7 +19,7 @@ TENSORS = ("train_images", "train_labels", "test_images", "test_labels")
 
 @pytest.fixture
 def small_cifar(arrays, monkeypatch, tmp_path):  # noqa: F811
-    """A CIFAR-10 of 60 images: its fingerprints take the place of the real ones; QAT_DATA_DIR has a copy."""
+    """Replace the real fingerprints by those of 60 images, and put a copy of these images into QAT_DATA_DIR."""
     for split in data.FINGERPRINTS:
         images, labels = (torch.from_numpy(arrays[f"{split}_{kind}"]) for kind in ("images", "labels"))
         monkeypatch.setitem(data.FINGERPRINTS, split, data.fingerprint(images, labels))
@@ -59,7 +60,7 @@ def test_a_wrong_copy_is_refused_by_name(small_cifar, tmp_path, monkeypatch):
     small_cifar = small_cifar | {"test_labels": small_cifar["test_labels"][::-1]}
     write_batches(tmp_path / "wrong", small_cifar)
     monkeypatch.setenv("QAT_DATA_DIR", str(tmp_path / "wrong"))
-    with pytest.raises(CourseError, match=r"wrong is not CIFAR-10: the content of its 10 test images"):
+    with pytest.raises(CourseError, match=r"wrong is not CIFAR-10.* 10 test images"):
         data.load()
     assert not data.cache_file().exists()
 
@@ -69,7 +70,7 @@ def test_a_damaged_cache_is_named_and_fetched_again(small_cifar, capsys, damage)
     data.load("cifar10")
     data.cache_file().write_bytes(damage(data.cache_file().read_bytes()))
     again = data.load("cifar10")
-    assert f"{data.cache_file()} is damaged and will be fetched again" in capsys.readouterr().out
+    assert f"{data.cache_file()} is damaged" in capsys.readouterr().out
     assert torch.equal(again.train_images, torch.from_numpy(small_cifar["train_images"]))
     data.load("cifar10")
     assert "damaged" not in capsys.readouterr().out
@@ -77,13 +78,13 @@ def test_a_damaged_cache_is_named_and_fetched_again(small_cifar, capsys, damage)
 
 def test_without_copy_and_network_auto_gives_shapes_and_says_so(no_network, monkeypatch, capsys):
     monkeypatch.setenv("QAT_MAX_IMAGES", "30")
-    loaded = data.load()
-    assert loaded.name == "shapes" and len(loaded.train_labels) == len(loaded.test_labels) == 30
+    dataset = data.load()
+    assert dataset.name == "shapes" and len(dataset.train_labels) == len(dataset.test_labels) == 30
     assert "NOT CIFAR-10" in capsys.readouterr().out
 
 
 def test_without_copy_and_network_cifar10_says_what_to_do(no_network):
-    with pytest.raises(CourseError, match="set QAT_DATA_DIR to a folder with a copy"):
+    with pytest.raises(CourseError, match="QAT_DATA_DIR"):
         data.load("cifar10")
 
 
@@ -91,7 +92,8 @@ def test_a_cache_that_cannot_be_written_does_not_stop_anybody(small_cifar, tmp_p
     (tmp_path / "file").write_text("no folder")
     monkeypatch.setenv("QAT_CACHE_DIR", str(tmp_path / "file" / "cache"))
     assert data.load("cifar10").name == "cifar10"
-    assert "set QAT_CACHE_DIR to another" in capsys.readouterr().out
+    output = capsys.readouterr().out
+    assert "QAT_CACHE_DIR" in output and str(tmp_path / "file" / "cache") in output
 
 
 SCRIPT = """
@@ -110,6 +112,18 @@ def test_two_processes_at_once(small_cifar):
     assert {path.name for path in data.cache_file().parent.iterdir()} <= {"cifar10.safetensors", ".lock"}
 
 
+def test_the_status_says_where_cifar10_is(small_cifar, tmp_path, monkeypatch):
+    assert "QAT_DATA_DIR" in data.status() and str(tmp_path / "copy") in data.status()
+    monkeypatch.delenv("QAT_DATA_DIR")
+    assert "download" in data.status() and "QAT_DATA_DIR" in data.status()
+    monkeypatch.setenv("QAT_DATA_DIR", str(tmp_path / "absent"))
+    with pytest.raises(CourseError, match=r"QAT_DATA_DIR.*absent"):
+        data.status()
+    monkeypatch.setenv("QAT_DATA_DIR", str(tmp_path / "copy"))
+    data.load("cifar10")
+    assert str(data.cache_file()) in data.status()
+
+
 def test_the_validation_split_is_taken_from_the_training_set(tiny):
     split = tiny.validation_split(100)
     assert torch.equal(torch.cat([split.train_images, split.test_images]), tiny.train_images)
@@ -121,11 +135,9 @@ COPY = os.environ.get("QAT_DATA_DIR")
 @pytest.mark.skipif(not COPY, reason="set QAT_DATA_DIR to a copy of CIFAR-10 to read it here")
 def test_the_real_cifar10(monkeypatch):
     monkeypatch.setenv("QAT_DATA_DIR", str(Path(COPY).resolve()))
-    loaded = data.load("cifar10")
-    assert loaded.train_images.shape == (50_000, 3, 32, 32) and loaded.test_images.shape == (10_000, 3, 32, 32)
-    assert torch.bincount(loaded.train_labels).tolist() == [5000] * 10
-    pixels = loaded.train_images.double() / 255
-    from qathelpers.batches import MEAN, STD
-
-    assert pixels.mean((0, 2, 3)).tolist() == pytest.approx(MEAN, abs=1e-4)
-    assert pixels.permute(1, 0, 2, 3).flatten(1).std(1).tolist() == pytest.approx(STD, abs=1e-4)
+    dataset = data.load("cifar10")
+    assert dataset.train_images.shape == (50_000, 3, 32, 32) and dataset.test_images.shape == (10_000, 3, 32, 32)
+    assert torch.bincount(dataset.train_labels).tolist() == [5000] * 10
+    pixels = dataset.train_images.double() / 255
+    assert pixels.mean((0, 2, 3)).tolist() == pytest.approx(data.MEAN, abs=1e-4)
+    assert pixels.permute(1, 0, 2, 3).flatten(1).std(1).tolist() == pytest.approx(data.STD, abs=1e-4)

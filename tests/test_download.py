@@ -1,6 +1,7 @@
-"""Mirrors served on this machine: good, wrong, broken off, stalling, absent."""
+"""Downloads from local servers that work, or send wrong data, break off, stall, or do not answer."""
 
 import io
+import re
 import tarfile
 import threading
 import time
@@ -8,15 +9,15 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from qathelpers import download, readers
-from qathelpers.download import Mirror
+from qathelpers.data import download, readers
+from qathelpers.data.download import Mirror
 
 from .test_readers import arrays, content, png, write_batches  # noqa: F401, a fixture
 
 
 @pytest.fixture
 def archive(arrays, tmp_path):  # noqa: F811
-    """The class folders as a tar archive."""
+    """Return the class folders as a tar archive."""
     file = io.BytesIO()
     with tarfile.open(fileobj=file, mode="w:gz") as tar:
         for split in ("train", "test"):
@@ -76,17 +77,17 @@ def mirrors(server, *kinds):
     ("kind", "reason"),
     [
         ("absent", "404"),
-        ("broken", "broke off after"),
-        ("wrong", "could not be opened"),
+        ("broken", r"after [\d,]+ of [\d,]+ bytes"),
+        ("wrong", "file could not be opened"),
         ("silent", "timed out"),
-        ("slow", "stalled at"),
+        ("slow", "stalled"),
     ],
 )
 def test_the_next_mirror_is_tried(server, monkeypatch, capsys, arrays, kind, reason):  # noqa: F811
     monkeypatch.setattr(download, "MIRRORS", mirrors(server, kind, "good"))
     assert content(download.fetch(accept)) == content(arrays)
     output = capsys.readouterr().out
-    assert f"CIFAR-10 from {kind}: " in output and reason in output
+    assert re.search(rf"CIFAR-10 from {kind}: .*{reason}", output)
 
 
 def test_a_mirror_with_other_content_is_passed_over(server, monkeypatch, capsys):
@@ -104,7 +105,7 @@ def test_a_mirror_with_other_content_is_passed_over(server, monkeypatch, capsys)
 
 def test_when_none_delivers_every_answer_is_listed(server, monkeypatch):
     monkeypatch.setattr(download, "MIRRORS", mirrors(server, "absent", "broken"))
-    with pytest.raises(download.NotAvailable, match=r"absent: .*404.*; broken: it broke off"):
+    with pytest.raises(download.NotAvailable, match=r"absent: .*404.*; broken: .*bytes"):
         download.fetch(accept)
 
 

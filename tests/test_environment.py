@@ -1,4 +1,5 @@
 import importlib.metadata
+import itertools
 import re
 import shutil
 import subprocess
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-from qathelpers import settings
+from qathelpers.common import settings
 
 if sys.version_info < (3, 11):
     pytest.skip("needs tomllib", allow_module_level=True)
@@ -17,15 +18,31 @@ import tomllib
 
 ROOT = Path(__file__).parent.parent
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-PROJECT, SETUPTOOLS = PYPROJECT["project"], PYPROJECT["tool"]["setuptools"]
+PROJECT = PYPROJECT["project"]
 
 
-def test_conda_and_pip_users_get_the_same():
+# What the notebooks import, and what is needed to open and test them.
+NEEDED = {"torch", "torchvision", "brevitas", "numpy", "matplotlib", "jupyterlab", "nbval", "ipywidgets"}
+
+
+def names(requirements):
+    return {Requirement(requirement).name for requirement in requirements}
+
+
+def test_conda_users_get_what_pip_users_get():
     text = (ROOT / "environment.yml").read_text()
     items = [line.strip().removeprefix("- ") for line in text.splitlines() if line.strip().startswith("- ")]
-    packages = items[items.index("pip:") + 1 :]
-    assert packages == [*PROJECT["dependencies"], "--editable .[lab,test]"]
+    assert items[items.index("pip:") + 1 :] == ["--editable .[lab,test]"]
     assert f"python{PROJECT['requires-python']}" in items
+
+
+def test_everything_that_the_notebooks_need_is_installed():
+    assert names([*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["lab"]]) >= NEEDED
+
+
+def test_tests_and_tools_can_be_imported_with_the_extras_that_make_installs():
+    extras = [PROJECT["optional-dependencies"][extra] for extra in ("lab", "test")]
+    assert {"nbclient", "nbconvert", "nbformat", "pytest", "ruff"} <= names(itertools.chain(*extras))
 
 
 def test_colabs_versions_satisfy_the_ranges():
@@ -52,27 +69,33 @@ def test_the_readme_names_the_commands_that_the_makefile_has():
     assert {"run", "test", "lab", "notebooks"} <= named <= targets
 
 
-def test_every_package_is_installed():
-    folders = {path.parent.relative_to(ROOT) for path in (ROOT / "qathelpers").rglob("*.py")}
-    names = {".".join(folder.parts) for folder in folders}
-    assert {*names, "qathelpers.recorded"} == set(SETUPTOOLS["packages"])
-
-
-def test_the_recorded_runs_are_installed_and_no_data(tmp_path):
+def test_a_wheel_has_every_module_the_recorded_runs_and_the_license_and_nothing_else(tmp_path):
     source = tmp_path / "course"
     shutil.copytree(ROOT / "qathelpers", source / "qathelpers", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(ROOT / "data", source / "data", ignore=shutil.ignore_patterns("cifar10.safetensors"))
     (source / "data" / "cifar10").mkdir(exist_ok=True)
     (source / "data" / "cifar10" / "cifar10.safetensors").touch()
-    for name in ("pyproject.toml", "README.md"):
+    shutil.copytree(ROOT / "tools", source / "tools", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE", "LICENSE-CC-BY-4.0"):
         shutil.copy(ROOT / name, source)
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir"]
     subprocess.run([*command, tmp_path, source], check=True)
     (wheel,) = tmp_path.glob("*.whl")
-    names = {name for name in zipfile.ZipFile(wheel).namelist() if name.startswith("qathelpers/recorded/")}
+    files = set(zipfile.ZipFile(wheel).namelist())
     found = (path for kind in ("results", "checkpoints") for path in (ROOT / "data" / kind).rglob("*"))
-    recorded = [path for path in found if path.is_file()]
-    assert recorded and names == {f"qathelpers/recorded/{path.relative_to(ROOT / 'data')}" for path in recorded}
+    recorded = {f"qathelpers/recorded/{path.relative_to(ROOT / 'data')}" for path in found if path.is_file()}
+    modules = {str(path.relative_to(ROOT)) for path in (ROOT / "qathelpers").rglob("*.py")}
+    about = {file for file in files if file.split("/")[0].endswith(".dist-info")}
+    assert recorded and files - about == recorded | modules
+    assert [file.rpartition("/")[2] for file in about if "LICENSE" in file] == ["LICENSE"]
+
+
+def test_the_licenses_are_complete():
+    text = (ROOT / "LICENSE-CC-BY-4.0").read_text()
+    assert re.findall(r"^Section (\d) --", text, re.MULTILINE) == list("12345678")
+    code = (ROOT / "LICENSE").read_text()
+    assert "Redistribution and use in source and binary forms" in code and "Neither the name of" in code
+    assert all("Copyright (c) 2026, the authors of this course" in license for license in (text, code))
 
 
 def test_without_a_checkout_the_installed_runs_are_found(tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""Every exercise solved, and answered wrongly in the ways that people do, as a reader would: in the notebook."""
+"""Every exercise is solved, and answered wrongly in typical ways, where a reader would do it: in the notebook."""
 
 import re
 from pathlib import Path
@@ -7,7 +7,7 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from qathelpers import notebooks
+from tools import notebooks
 
 FOLDER = Path(__file__).parent.parent / "notebooks"
 PATHS = sorted(FOLDER.glob("*.ipynb"))
@@ -18,18 +18,18 @@ def printed(cell):
 
 
 def an_exercise():
-    source = "x = None\n\nchecks.number('x', x, 2, hint='one more than 1')"
+    source = "x = None\n\ncheck.number('x', x, 2, hint='one more than 1')"
     metadata = {"exercise": {"solution": "x = 2", "wrong": [["x = 3", "too large"], ["x = 'a'", "a number"]]}}
     return new_code_cell(source, metadata=metadata)
 
 
-def a_dare():
+def an_exercise_without_a_check():
     return new_markdown_cell("Break it.", metadata={"exercise": {"solution": "print('broken')"}})
 
 
 def small_notebook():
-    opening = [new_markdown_cell("# 09 Small\n\nGoals"), new_code_cell("from qathelpers import checks")]
-    return new_notebook(cells=[*opening, an_exercise(), a_dare()])
+    opening = [new_markdown_cell("# 09 Small\n\nGoals"), new_code_cell("from qathelpers.exercises import check")]
+    return new_notebook(cells=[*opening, an_exercise(), an_exercise_without_a_check()])
 
 
 def test_one_source_becomes_the_exercise_and_its_solution(tmp_path):
@@ -41,7 +41,7 @@ def test_one_source_becomes_the_exercise_and_its_solution(tmp_path):
     assert printed(course.cells[2]) == "x: not answered yet. Hint: one more than 1\n"
     assert course.cells[2].metadata["exercise"]["solution"] == "x = 2"
     assert solved.cells[0].source.startswith("# 09 Small: solutions\n")
-    assert solved.cells[2].source.startswith("x = 2\n\nchecks.number(")
+    assert solved.cells[2].source.startswith("x = 2\n\ncheck.number(")
     assert [printed(cell) for cell in solved.cells[2:] if cell.cell_type == "code"] == ["x: solved.\n", "broken\n"]
     assert all("exercise" not in cell.metadata for cell in solved.cells)
     for notebook in (course, solved):
@@ -63,7 +63,7 @@ def test_solutions_are_the_exercises_of_today(path):
     _, expected = notebooks.split(notebooks.answered(course))
     assert [cell.source for cell in solved.cells] == [cell.source for cell in expected.cells]
     assert not [o for c in solved.cells if c.cell_type == "code" for o in c.outputs if o.output_type == "error"]
-    checked = [c for c in solved.cells if c.cell_type == "code" and re.search(r"checks\.\w+\(\s*\"", c.source)]
+    checked = [c for c in solved.cells if c.cell_type == "code" and re.search(r"\bcheck\.\w+\(\s*\"", c.source)]
     assert len(checked) >= 2 and all(printed(cell).strip().endswith("solved.") for cell in checked)
 
 

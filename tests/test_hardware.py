@@ -3,12 +3,14 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
-from qathelpers import hardware
+from qathelpers.common import hardware
+from qathelpers.common.errors import CourseError
 
 PAGE_FAULTS = """
 import resource, sys, torch
-from qathelpers import hardware
+from qathelpers.common import hardware
 if sys.argv[1] == "keep":
     assert hardware.keep_freed_memory()
 for _ in range(10):
@@ -22,7 +24,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has the setting")
 def test_freed_memory_is_used_again_without_the_kernel():
-    """40 MB are 10,000 pages, or 20 huge ones: without the setting each repetition faults on all of them again."""
+    """A tensor of 40 MB has 10,000 pages, or 20 huge ones; without the setting, each repetition faults on all again."""
     faults = {
         way: int(subprocess.run([sys.executable, "-c", PAGE_FAULTS, way], capture_output=True, text=True).stdout)
         for way in ("leave", "keep")
@@ -36,4 +38,39 @@ def test_elsewhere_memory_is_left_to_the_system(monkeypatch):
 
 
 def test_the_hardware_has_a_name():
-    assert "threads" in hardware.describe(hardware.torch.device("cpu"))
+    assert "threads" in hardware.describe(torch.device("cpu"))
+
+
+@pytest.fixture
+def tf32():
+    """Allow TF32 everywhere, and return a function that tells whether it is allowed."""
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = cudnn.allow_tf32, matmul.allow_tf32
+    cudnn.allow_tf32 = matmul.allow_tf32 = True
+    yield lambda: (cudnn.allow_tf32, matmul.allow_tf32)
+    cudnn.allow_tf32, matmul.allow_tf32 = before
+
+
+def test_full_precision_switches_tf32_off_and_then_back(tf32):
+    enabled = torch.backends.cudnn.enabled
+    with pytest.raises(KeyError), hardware.full_precision():
+        assert tf32() == (False, False) and torch.backends.cudnn.enabled == enabled
+        raise KeyError
+    assert tf32() == (True, True)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+def test_full_precision_is_fp32_on_cuda(tf32):
+    def compute(images, weights):
+        return torch.nn.functional.conv2d(images, weights), images.flatten(1) @ images.flatten(1).T
+
+    images, weights = torch.randn(8, 64, 16, 16), torch.randn(64, 64, 3, 3)
+    with hardware.full_precision():
+        results = compute(images.cuda(), weights.cuda())
+    for result, expected in zip(results, compute(images, weights), strict=True):
+        assert (result.cpu() - expected).abs().max() < 1e-5 * expected.abs().max()
+
+
+def test_an_unknown_device_is_named():
+    with pytest.raises(CourseError, match="tpu"):
+        hardware.find_device("tpu")

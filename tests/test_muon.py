@@ -3,7 +3,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qathelpers.muon import Muon, orthogonalize
+from qathelpers.training.muon import Muon, orthogonalize
 
 
 @settings(max_examples=30, deadline=None)

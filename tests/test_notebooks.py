@@ -1,4 +1,4 @@
-"""The form of the notebooks; nbval executes them (see the Makefile)."""
+"""The form of the notebooks; nbval executes them (see the Makefile). And what tools.notebooks saves of their output."""
 
 import re
 import sys
@@ -9,6 +9,8 @@ from unittest import mock
 import nbformat
 import pytest
 from IPython.core.inputtransformer2 import TransformerManager
+
+from tools import notebooks as tool
 
 FOLDER = Path(__file__).parent.parent / "notebooks"
 PATHS = sorted(FOLDER.glob("*.ipynb"))
@@ -66,12 +68,14 @@ def test_the_setup_cell_is_the_same_everywhere(path, notebook):
 def test_the_setup_cell_installs_the_course_on_colab_alone(address, colab, monkeypatch):
     setup = nbformat.read(PATHS[0], as_version=4).cells[1].source
     source = re.sub('ADDRESS = "[^"]*"', f'ADDRESS = "{address}"', setup)
-    monkeypatch.setitem(sys.modules, "qathelpers", None)  # importing it raises ImportError
+    for module in ["qathelpers", *(name for name in sys.modules if name.startswith("qathelpers."))]:
+        monkeypatch.setitem(sys.modules, module, None)  # importing it raises ImportError
     if colab:
         monkeypatch.setitem(sys.modules, "google.colab", types.ModuleType("google.colab"))
     shell = mock.Mock()
     with pytest.raises(ImportError if address and colab else SystemExit):
-        exec(TransformerManager().transform_cell(source), {"get_ipython": lambda: shell})
+        cell = TransformerManager().transform_cell(source)
+        exec(cell, {"get_ipython": lambda: shell})  # noqa: S102, the cell is one of the course's own
     calls = [mock.call("pip", "install --quiet git+{ADDRESS}")] if address and colab else []
     assert shell.run_line_magic.mock_calls == calls
 
@@ -81,7 +85,7 @@ def test_exercises_have_visible_checks(notebook):
     assert len(checked) >= 2
     for cell in checked:
         stub, check = cell.source.split("\n\n", 1)
-        assert "None" in stub and "checks." in check and "hint=" in check and "mistakes=" in check
+        assert "None" in stub and "check." in check and "hint=" in check and "mistakes=" in check
 
 
 def test_cells_are_short(notebook):
@@ -99,29 +103,45 @@ def test_it_is_executed_top_to_bottom_and_clean(path, notebook):
     assert path.stat().st_size < MAX_BYTES
     assert "widgets" not in notebook.metadata
     codes = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    for number, cell in enumerate(codes, start=1):  # cells with photographs have lost their output and their number
+    for number, cell in enumerate(codes, start=1):
         assert cell.execution_count == number
     outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
     assert not [output for output in outputs if output.output_type == "error"]
     assert not [output for output in outputs if output.get("name") == "stderr"]
-    assert not [o for o in outputs if "application/vnd.jupyter.widget-view+json" in o.get("data", {})]
+    assert not [output for output in outputs if tool.WIDGET in output.get("data", {})]
     text = "".join(str(output.get("text", "")) for output in outputs)
     assert "\r" not in text
     assert "/home/" not in text and "/root/" not in text and "/Users/" not in text
 
 
-def test_its_results_are_of_the_real_data(notebook):
+def test_its_results_are_from_cifar10(notebook):
     text = "".join(str(o.get("text", "")) for c in notebook.cells if c.cell_type == "code" for o in c.outputs)
-    if any("data.load(" in source for source in sources(notebook, "code")):
+    if any(re.search(r"\b(data|qathelpers)\.load\(", source) for source in sources(notebook, "code")):
         assert "CIFAR-10: 50,000 training and 10,000 test images" in text
     assert "NOT CIFAR-10" not in text
 
 
 def test_photographs_are_not_in_the_file(notebook):
     for cell in notebook.cells:
-        if cell.cell_type == "code" and ("pictures(" in cell.source or "imshow" in cell.source):
+        if cell.cell_type == "code" and ("image_grid(" in cell.source or "imshow" in cell.source):
             assert "shows-photographs" in cell.metadata.get("tags", [])
             assert not cell.outputs
+
+
+def widget():
+    return nbformat.v4.new_output("display_data", {tool.WIDGET: {"model_id": "1"}, "text/plain": "0%|   | 0/10"})
+
+
+def test_progress_bars_and_tagged_outputs_are_not_saved():
+    text = [nbformat.v4.new_output("stream", name="stdout", text=f"{line}\n") for line in ("before", "after")]
+    figure = nbformat.v4.new_output("display_data", {"image/png": "..."})
+    cells = [nbformat.v4.new_code_cell("train()", outputs=[text[0], widget(), text[1], figure])]
+    for tag in tool.TAGS_WITHOUT_OUTPUT:
+        cells.append(nbformat.v4.new_code_cell("show()", outputs=[figure], metadata={"tags": [tag]}))
+    trained, *tagged = tool.clean(nbformat.v4.new_notebook(cells=[*cells])).cells
+    assert [output.get("text") for output in trained.outputs] == ["before\nafter\n", None]
+    assert trained.outputs[1].data == figure.data
+    assert not any(cell.outputs for cell in tagged)
 
 
 def test_deterministic_cells_are_compared(notebook):

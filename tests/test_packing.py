@@ -4,8 +4,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qathelpers import checkpoints, nets, packing, weights
-from qathelpers.errors import CourseError
+from qathelpers import nets
+from qathelpers.common.errors import CourseError
+from qathelpers.nets import packing, weights
+from qathelpers.training import checkpoint
 
 QUANTIZED = [name for name, scheme in nets.SCHEMES.items() if scheme.weight is not None]
 
@@ -25,11 +27,11 @@ def test_packing_is_undone_exactly(shape, lowest, step, levels, seed):
     assert torch.equal(packing.unpack(packed, shape, lowest, step, levels), integers)
 
 
-def test_a_byte_holds_8_bits_5_trits_4_pairs_2_nibbles():
+def test_how_many_numbers_fit_into_a_byte():
     assert [packing.per_byte(levels) for levels in (2, 3, 4, 15, 16, 255)] == [8, 5, 4, 2, 2, 1]
 
 
-def test_bits_lie_in_numpys_little_order():
+def test_bits_have_numpys_little_order():
     signs = torch.tensor([1, -1, -1, 1, 1, 1, -1, -1])
     assert packing.pack(signs, lowest=-1, step=2, levels=2).numpy() == np.packbits(signs > 0, bitorder="little")
 
@@ -39,25 +41,25 @@ def test_bits_lie_in_numpys_little_order():
 def test_a_packed_net_computes_the_same_bit_for_bit(name, arch, tmp_path, images):
     net = nets.build(name, arch, seed=3)
     inputs = images.float() / 128 - 1
-    for _ in range(3):  # BatchNorm's statistics are no longer those of a new net
+    for _ in range(3):  # changes the running statistics of the BatchNorms
         net(inputs)
     net.eval()
-    card = {"name": name, "arch": arch}
-    plain = checkpoints.save(net, tmp_path / "plain.safetensors", card)
-    packed = checkpoints.save(net, tmp_path / "packed.safetensors", card, packed=True)
-    loaded = checkpoints.load(packed)
+    config = {"name": name, "arch": arch}
+    plain = checkpoint.save(net, tmp_path / "plain.safetensors", config)
+    packed = checkpoint.save(net, tmp_path / "packed.safetensors", config, packed=True)
+    loaded = checkpoint.load(packed)
     assert torch.equal(loaded(inputs), net(inputs))
-    assert weights.report(loaded).splitlines()[2:] == weights.report(net).splitlines()[2:]
+    assert weights.report(loaded).equals(weights.report(net))
     assert packed.stat().st_size < plain.stat().st_size
 
 
 @pytest.mark.parametrize("arch", list(nets.ARCHITECTURES))
 def test_a_float_net_trained_in_bf16_packs_to_half_and_computes_the_same_there(arch, tmp_path, images):
     net, inputs = nets.build("PytorchNN", arch, seed=3).eval(), images.float() / 128 - 1
-    card = {"name": "PytorchNN", "arch": arch, "precision": "bf16"}
-    plain = checkpoints.save(net, tmp_path / "plain.safetensors", card)
-    packed = checkpoints.save(net, tmp_path / "packed.safetensors", card, packed=True)
-    loaded = checkpoints.load(packed)
+    config = {"name": "PytorchNN", "arch": arch, "precision": "bf16"}
+    plain = checkpoint.save(net, tmp_path / "plain.safetensors", config)
+    packed = checkpoint.save(net, tmp_path / "packed.safetensors", config, packed=True)
+    loaded = checkpoint.load(packed)
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(loaded(inputs), net(inputs))
     assert all(parameter.dtype == torch.float32 for parameter in loaded.parameters())
@@ -71,56 +73,46 @@ def test_binary_weights_take_a_bit_each():
     assert sum(tensors[f"{name}.weight"].numel() for name in layers) <= count / 8 + len(layers)
 
 
-def test_a_packed_file_of_another_net_is_refused(tmp_path):
-    packed = checkpoints.save(
-        nets.build("BinaryNN", "lenet"), tmp_path / "a.safetensors", {"name": "BinaryNN", "arch": "lenet"}, packed=True
-    )
-    with pytest.raises(CourseError, match="does not fit"):
-        checkpoints.load(packed, nets.build("BinaryNN", "convnet"))
+CONFIG = {"name": "BinaryNN", "arch": "lenet"}
+
+
+def test_a_packed_file_of_another_architecture_is_refused(tmp_path):
+    packed = checkpoint.save(nets.build("BinaryNN", "lenet"), tmp_path / "a.safetensors", CONFIG, packed=True)
+    with pytest.raises(CourseError, match=r"a\.safetensors.*lenet.*convnet"):
+        checkpoint.load(packed, nets.build("BinaryNN", "convnet"))
 
 
 def test_a_packed_file_of_a_wider_net_is_refused(tmp_path):
     wide = nets.build("Int4NN", "lenet")
     wide.classifier[1] = nets.SCHEMES["Int4NN"].linear(400, 130)
-    card = {"name": "Int4NN", "arch": "lenet"}
-    packed = checkpoints.save(wide, tmp_path / "a.safetensors", card, packed=True)
-    with pytest.raises(CourseError, match=r"classifier.1.weight is \(130, 400\) in the file"):
-        checkpoints.load(packed)
+    packed = checkpoint.save(wide, tmp_path / "a.safetensors", CONFIG | {"name": "Int4NN"}, packed=True)
+    with pytest.raises(CourseError, match=r"a\.safetensors.*classifier\.1\.weight.*\(130, 400\).*\(120, 400\)"):
+        checkpoint.load(packed)
 
 
 @pytest.mark.parametrize("damage", ["features.0.weight", "features.0.weight.threshold"])
-def test_a_damaged_packed_file_is_named(tmp_path, damage):
+def test_a_packed_file_that_lacks_numbers_is_named(tmp_path, damage):
+    """The checksum of such a file is right: another program may have written it."""
     net, path = nets.build("BinaryNN", "lenet"), tmp_path / "net.safetensors"
     tensors, layers = packing.pack_net(net)
     tensors[damage] = tensors[damage][:0]
     if damage.endswith("threshold"):
         del tensors[damage]
-    checkpoints._write(path, tensors, {"card": {"name": "BinaryNN", "arch": "lenet"}, "packed": layers})
-    with pytest.raises(CourseError, match=r"net\.safetensors is damaged"):
-        checkpoints.load(path)
+    checkpoint.write(path, tensors, {"config": CONFIG, "packed": layers})
+    with pytest.raises(CourseError, match=r"net\.safetensors"):
+        checkpoint.load(path)
 
 
 @pytest.mark.parametrize("name", ["BinaryNN", "TernaryNN", "Int4NN", "PytorchNN"])
 def test_the_size_report_adds_up_to_the_files(name, tmp_path):
     net = nets.build(name)
-    report, card = packing.size_report(net), {"name": name, "arch": "convnet"}
+    report, config = packing.size_report(net), {"name": name, "arch": "convnet"}
     totals = report.loc["all"]
     assert (report.drop("all").sum() == totals).all()
     for packed, total in ((False, totals["checkpoint"]), (True, totals["packed"])):
-        size = checkpoints.save(net, tmp_path / "net.safetensors", card, packed).stat().st_size
+        size = checkpoint.save(net, tmp_path / "net.safetensors", config, packed).stat().st_size
         assert total <= size <= total + 12_000  # names and header
     assert totals["packed"] == round(1000 * packing.kilobytes(net))
     assert totals["float"] <= totals["checkpoint"] and list(report.index) == list(dict.fromkeys(report.index))
     for layer, module in weights.quantized_layers(net).items():
         assert report.loc[layer, "float"] == 4 * module.weight.numel()
-
-
-def test_a_changed_bit_is_noticed(tmp_path):
-    path = checkpoints.save(
-        nets.build("BinaryNN", "lenet"), tmp_path / "net.safetensors", {"name": "BinaryNN", "arch": "lenet"}, True
-    )
-    content = bytearray(path.read_bytes())
-    content[-1] ^= 1
-    path.write_bytes(content)
-    with pytest.raises(CourseError, match=r"net\.safetensors is damaged \(its checksum is another\)"):
-        checkpoints.load(path)

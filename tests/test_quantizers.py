@@ -1,18 +1,22 @@
-"""Ours does not fall into a trap; the shipped quantizer does, and when a release mends that, a test here says so."""
+"""Our quantizers avoid traps in quantizers of Brevitas; a test here fails when a release of Brevitas fixes one."""
 
 import brevitas.nn as qnn
 import pytest
 import torch
 from brevitas.quant import (
+    Int8WeightPerChannelFloat,
     Int8WeightPerTensorFloat,
+    SignedBinaryActPerTensorConst,
     SignedBinaryWeightPerTensorConst,
     SignedTernaryWeightPerTensorConst,
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
-from qathelpers import quantizers as q
-from qathelpers import weights
+from qathelpers.nets import build, weights
+from qathelpers.nets import quantizers as q
+from qathelpers.training import Muon
 
 
 def conv(quantizer, inputs=64, outputs=32, **options):
@@ -57,7 +61,7 @@ def test_trap_1_ternary_is_dead_on_a_wide_layer():
     assert 0.15 < weights.describe("ours", conv(q.TernaryWeight)).zeros < 0.35
 
 
-def test_trap_2_one_bit_integers_are_not_numbers():
+def test_trap_2_one_bit_integers_are_nan():
     assert not weights.quantized(conv(Int8WeightPerTensorFloat, weight_bit_width=1)).isfinite().all()
     assert weights.quantized(conv(q.BinaryWeight)).isfinite().all()
 
@@ -72,8 +76,6 @@ def test_trap_3_looking_at_binary_weights_changes_them(quantizer, changes):
 
 
 def test_trap_4_gradients_of_binary_weights_carry_the_scale_but_muon_steps_alike():
-    from qathelpers.muon import Muon
-
     steps = []
     for quantizer in (q.BinaryWeight, q.TernaryWeight):
         layer = conv(quantizer, 8, 8)
@@ -109,8 +111,52 @@ def test_trap_6_binary_activations_are_signs():
     assert x.grad.tolist() == [0, 1, 1, 0]
 
 
-def test_a_layer_of_zeros_stays_a_number():
+def test_a_layer_of_zeros_stays_finite():
     for quantizer in LEVELS:
         layer = conv(quantizer, 3, 4)
         layer.weight.data.zero_()
         assert weights.quantized(layer).isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("quantizer", "expected"),
+    [
+        (q.BinaryWeight, True),
+        (SignedBinaryWeightPerTensorConst, True),
+        (q.TernaryWeight, False),
+        (q.Int8Weight, False),
+        (q.Int8Weight.let(bit_width=1), True),
+        (None, False),
+    ],
+)
+def test_a_weight_quantizer_is_binary_if_it_has_one_bit(quantizer, expected):
+    assert q.is_binary(conv(quantizer).weight_quant) is expected
+
+
+@pytest.mark.parametrize(
+    ("quantizer", "expected"),
+    [(q.BinaryActivation, True), (SignedBinaryActPerTensorConst, True), (q.Int2Activation, False), (None, False)],
+)
+def test_an_activation_quantizer_is_binary_if_it_has_one_bit(quantizer, expected):
+    assert q.is_binary(qnn.QuantIdentity(act_quant=quantizer).act_quant) is expected
+
+
+def test_the_learned_parameters_are_the_scales_of_the_activations():
+    assert not q.learned_parameters(build("PytorchNN", "lenet")) and not q.learned_parameters(build("XnorNN", "lenet"))
+    net = build("Int4NN", "lenet")
+    scales = [module.act_quant.scale() for module in net.modules() if isinstance(module, qnn.QuantReLU)]
+    assert len(q.learned_parameters(net)) == len(scales) == 4
+
+
+def test_a_learned_scale_of_a_weight_is_a_learned_parameter_and_the_weight_is_not():
+    layer = conv(Int8WeightPerChannelFloat.let(scaling_impl_type="parameter_from_stats"))
+    (scale,) = q.learned_parameters(layer)
+    assert scale.shape == (32, 1, 1, 1) and scale.requires_grad
+
+
+def test_weights_are_not_learned_parameters_of_a_quantizer_that_two_layers_share():
+    """Brevitas then computes one scale from both weights, which are parameters of the quantizer, too."""
+    first = conv(q.TernaryWeight)
+    net = nn.Sequential(first, conv(first.weight_quant, 32))
+    assert any(parameter is first.weight for parameter in net[1].weight_quant.parameters())
+    assert not q.learned_parameters(net)

@@ -1,5 +1,6 @@
 import io
 import pickle
+import re
 import struct
 
 import numpy as np
@@ -10,8 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from qathelpers import readers
-from qathelpers.errors import CourseError
+from qathelpers.common.errors import CourseError
+from qathelpers.data import readers
 
 
 @pytest.fixture(scope="session")
@@ -63,7 +64,7 @@ def test_official_files_and_class_folders_give_the_same_images(tmp_path, arrays)
 
 
 def as_the_official_archive(images, labels):
-    """Return the pickle of a batch as Python 2 wrote it in 2009: its byte strings are of a kind that is gone."""
+    """Return the pickle of a batch as Python 2 wrote it in 2009, with a type of byte strings that Python 3 lacks."""
     array = b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R"
     kind = b"cnumpy\ndtype\nU\x02u1K\x00K\x01\x87R(K\x03U\x01|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"
     shape = b"K" + bytes([len(images)]) + b"M\x00\x0c\x86"
@@ -86,7 +87,7 @@ def as_the_official_archive(images, labels):
 def test_the_pickles_of_the_official_archive(tmp_path, arrays):
     write_batches(tmp_path / "x", arrays)
     official = as_the_official_archive(arrays["test_images"], arrays["test_labels"])
-    assert pickle.loads(official, encoding="bytes")[b"data"].shape == (10, 3072)
+    assert pickle.loads(official, encoding="bytes")[b"data"].shape == (10, 3072)  # noqa: S301, made above
     (tmp_path / "x" / "test_batch").write_bytes(official)
     assert content(readers.read_folder(tmp_path / "x")) == content(arrays)
 
@@ -102,14 +103,14 @@ def test_parquet_files(tmp_path, arrays):
 
 
 def test_a_folder_without_a_copy_says_what_it_needs(tmp_path):
-    with pytest.raises(CourseError, match="holds no CIFAR-10: set QAT_DATA_DIR"):
+    with pytest.raises(CourseError, match=rf"{re.escape(str(tmp_path))}.*QAT_DATA_DIR"):
         readers.read_folder(tmp_path)
 
 
 def test_a_missing_file_is_named(tmp_path, arrays):
     write_batches(tmp_path / "x", arrays)
     (tmp_path / "x" / "data_batch_4").unlink()
-    with pytest.raises(CourseError, match=r"data_batch_4 of .*x is missing or damaged"):
+    with pytest.raises(CourseError, match=r"data_batch_4 of .*x\b"):
         readers.read_folder(tmp_path / "x")
 
 
@@ -124,7 +125,7 @@ def test_a_truncated_file_is_named(tmp_path_factory, arrays, keep, name):
         readers.read_folder(folder)
 
 
-@pytest.mark.parametrize(("damage", "reason"), [(lambda p: p[:40], "not a readable image"), (None, "16 x 16 pixels")])
+@pytest.mark.parametrize(("damage", "reason"), [(lambda p: p[:40], "PNG"), (None, "16 x 16 pixels")])
 def test_a_damaged_png_is_named(tmp_path, arrays, damage, reason):
     write_pngs(tmp_path, arrays)
     path = tmp_path / "train" / "cat" / "3.png"

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from qathelpers import shapes
+from qathelpers.data import shapes
 
 
 def test_a_seed_gives_the_same_balanced_images_and_a_smaller_set_is_a_prefix():

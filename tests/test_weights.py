@@ -4,55 +4,74 @@ import torch
 from brevitas.quant import Int8WeightPerTensorFloat, SignedTernaryWeightPerTensorConst
 from torch import nn
 
-from qathelpers import nets, weights
+from qathelpers import nets
+from qathelpers.nets import weights
+
+ONE_BIT_INTEGERS = {"weight_quant": Int8WeightPerTensorFloat, "weight_bit_width": 1}  # Brevitas makes NaN of them
 
 
-def test_report_shows_the_first_layers_levels_and_each_layers_zeros():
+def test_the_report_has_a_row_per_quantized_layer_with_its_levels():
     net = nets.build("TernaryNN", "lenet")
-    lines = weights.report(net).splitlines()
-    s = weights.scale(weights.first_layer(net)).item()
-    assert lines[0] == f"TernaryNN, first layer (features.0): {s:+.4g}, 0, {-s:+.4g}"
-    zeros = (weights.quantized(net.classifier[4]) == 0).float().mean().item()
-    assert f"{zeros:.0%}" in next(line for line in lines if line.startswith("classifier.4"))
-    assert "Warning" not in weights.report(net)
+    report = weights.report(net)
+    assert list(report.index) == list(weights.quantized_layers(net))
+    for name, row in report.iterrows():
+        layer = net.get_submodule(name)
+        scale, values = weights.scale(layer).item(), weights.quantized(layer)
+        assert (row["weights"], row["levels"]) == (layer.weight.numel(), 3)
+        assert row["zeros"] == pytest.approx((values == 0).float().mean().item(), abs=5e-4)
+        assert [float(level) for level in row["quantized weights"].split(",")] == pytest.approx(
+            [scale, 0, -scale], rel=1e-3
+        )
+    assert not weights.warnings(net)
 
 
-def test_a_float_net_gets_a_sentence():
-    assert "no quantized weights" in weights.report(nets.build("PytorchNN"))
-    assert "no quantized weights" in weights.report(nn.ReLU())
+@pytest.mark.parametrize("net", [nets.build("PytorchNN", "lenet"), nn.ReLU()])
+def test_the_report_of_a_float_net_is_empty(net):
+    report = weights.report(net)
+    assert report.empty and list(report.columns) == list(weights.report(nets.build("BinaryNN", "lenet")).columns)
+    assert not weights.warnings(net)
 
 
 @pytest.mark.parametrize(
-    ("options", "reason"),
-    [
-        ({"weight_quant": SignedTernaryWeightPerTensorConst}, "all 0"),
-        ({"weight_quant": Int8WeightPerTensorFloat, "weight_bit_width": 1}, "not numbers"),
-    ],
+    ("options", "reason"), [({"weight_quant": SignedTernaryWeightPerTensorConst}, "all 0"), (ONE_BIT_INTEGERS, "NaN")]
 )
-def test_a_dead_layer_is_warned_of(options, reason):
-    report = weights.report(nn.Sequential(qnn.QuantConv2d(64, 8, 3, **options)))
-    assert f"Warning: 0 is dead: its weights are {reason}" in report
+def test_a_dead_layer_is_named_with_the_reason(options, reason):
+    net = nn.Sequential(nn.ReLU(), qnn.QuantConv2d(64, 8, 3, **options))
+    (sentence,) = weights.warnings(net)
+    assert "1 is dead" in sentence and reason in sentence
+    assert weights.describe("1", net[1]).is_dead
 
 
-def test_levels_with_one_scale_a_channel_are_reported_as_integers():
-    report = weights.report(nets.build("Int4NN"))
-    assert "integers from -7 to 7, 48 scales" in report
+def test_levels_of_many_scales_are_a_range_of_integers():
+    text = weights.report(nets.build("Int4NN", "lenet"))["quantized weights"].iloc[0]
+    assert {"-7", "7", "6"} <= set(text.replace(",", "").split())  # 6 channels
+
+
+def test_shares_and_scales_rebuild_the_statistics_of_a_layer():
+    layer = nets.build("Int2NN", "lenet").classifier[1]
+    report = weights.describe("classifier.1", layer)
+    assert report.integers == (1, 0, -1) and sum(report.shares) == pytest.approx(1)
+    mean = sum(i * share for i, share in zip(report.integers, report.shares, strict=True)) * report.scales[0]
+    assert mean == pytest.approx(weights.quantized(layer).mean().item(), abs=1e-6)
+
+
+def test_quantized_weights_have_no_negative_zeros():
+    values = weights.quantized(nets.build("TernaryNN", "lenet").classifier[1])
+    assert (values == 0).any() and not values[values == 0].signbit().any()
 
 
 def test_latent_is_a_copy():
-    layer = weights.first_layer(nets.build("BinaryNN"))
+    layer = weights.first_layer(nets.build("BinaryNN", "lenet"))
     weights.latent(layer).zero_()
     assert layer.weight.abs().sum() > 0
 
 
-def test_first_layer_of_a_net_without_any():
-    with pytest.raises(ValueError, match="no convolution"):
-        weights.first_layer(nn.Sequential(nn.ReLU()))
-    assert weights.first_layer(nn.Linear(3, 4)).out_features == 4
+def test_the_first_layer_may_be_a_float_one():
+    assert weights.first_layer(nn.Sequential(nn.ReLU(), nn.Linear(3, 4))).out_features == 4
 
 
-def test_integers_of_a_layer_that_is_not_a_number():
-    layer = qnn.QuantLinear(4, 4, bias=False, weight_quant=Int8WeightPerTensorFloat, weight_bit_width=1)
-    with pytest.raises(ValueError, match="not numbers"):
+def test_weights_that_are_nan_have_no_integers():
+    layer = qnn.QuantLinear(4, 4, bias=False, **ONE_BIT_INTEGERS)
+    with pytest.raises(ValueError, match="NaN"):
         weights.integers(layer)
     assert torch.isnan(weights.quantized(layer)).any()

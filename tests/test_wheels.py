@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from qathelpers import wheels
+from tools import wheels
 
 
 @pytest.fixture
@@ -15,24 +15,24 @@ def folder(tmp_path):
 
 
 def test_wheels_made_here_fit(folder):
-    assert wheels.misfit(folder) is None
+    assert wheels.mismatch(folder) is None
 
 
-def test_wheels_for_another_python_name_it(folder):
+def test_for_wheels_of_another_python_that_python_is_suggested(folder):
     _, system = wheels.here().split(" on ")
     (folder / wheels.NOTE).write_text(f"Python 3.99 on {system}\n")
-    sentence = wheels.misfit(folder)
-    assert f"are for Python 3.99 on {system}, and this is {wheels.here()}: make PYTHON=python3.99, or" in sentence
+    sentence = wheels.mismatch(folder)
+    assert f"Python 3.99 on {system}" in sentence and wheels.here() in sentence and "make PYTHON=python3.99" in sentence
 
 
-def test_wheels_for_another_system_are_of_no_use(folder):
+def test_for_wheels_of_another_system_no_python_is_suggested(folder):
     python, _ = wheels.here().split(" on ")
     (folder / wheels.NOTE).write_text(f"{python} on Plan9 pdp11\n")
-    assert "on Plan9 pdp11" in wheels.misfit(folder) and "make PYTHON" not in wheels.misfit(folder)
+    assert "on Plan9 pdp11" in wheels.mismatch(folder) and "make PYTHON" not in wheels.mismatch(folder)
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
-def test_make_installs_from_the_wheels_where_there_are_any(tmp_path):
+def test_make_installs_from_a_folder_of_wheels(tmp_path):
     def commands():
         return subprocess.check_output(["make", "--dry-run", ".venv/.ready"], cwd=tmp_path, text=True)
 
@@ -41,7 +41,7 @@ def test_make_installs_from_the_wheels_where_there_are_any(tmp_path):
     assert "wheels" not in commands() and "PIP_" not in commands()
     (tmp_path / "wheels").mkdir()
     assert "PIP_NO_INDEX=1 PIP_FIND_LINKS=wheels .venv/bin/python -m pip install" in commands()
-    assert commands().index("qathelpers/wheels.py wheels") < commands().index("-m venv")
+    assert commands().index("tools/wheels.py wheels") < commands().index("-m venv")
 
 
 def test_it_runs_before_anything_is_installed(folder):

@@ -1,1 +1,4 @@
-"""A trained net for use elsewhere; needs the extra packages of `pip install -e '.[deploy]'`."""
+"""Run a trained net outside PyTorch: `onnx_export`, `openvino_export`, `xnor_reference`, and `benchmark` to time them.
+
+Import each module by its name. All but `xnor_reference` need the extra packages of `pip install -e '.[deploy]'`.
+"""

@@ -1,11 +1,11 @@
-"""What a notebook does with functions, done with the mouse: ipywidgets on top of the same functions.
+"""Interactive widgets for the notebooks: they call the same functions as the cells around them.
 
-Written to what ipywidgets 7.7 (Colab) and 8 share.
+They use only what ipywidgets 7.7 (the version on Colab) and 8 have in common.
 """
 
 from .comparison import Comparison
-from .explorer import QuantizerExplorer
+from .explorer import QuantizerExplorer, Setting
 from .guesser import PictureGuesser
 from .training_panel import TrainingPanel
 
-__all__ = ["Comparison", "PictureGuesser", "QuantizerExplorer", "TrainingPanel"]
+__all__ = ["Comparison", "PictureGuesser", "QuantizerExplorer", "Setting", "TrainingPanel"]

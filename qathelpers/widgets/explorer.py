@@ -1,4 +1,4 @@
-"""Turn a quantizer's knobs and see what becomes of a real layer's weights."""
+"""Change a quantizer's settings and see how it quantizes the weights of a trained layer."""
 
 import io
 from dataclasses import dataclass
@@ -10,18 +10,28 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 from torch import nn
 
-from .. import plots, results, weights
+from ..analysis import plots
+from ..nets import weights
+from ..results.recorded import recorded_net
 
-BINS = np.linspace(-4, 4, 81)
-LINE = torch.linspace(-4, 4, 801)
+REACH = 4  # the plots show the weights from -4 to 4 scales
+BINS = np.linspace(-REACH, REACH, 81)
+LINE = torch.linspace(-REACH, REACH, 801)
+ZOOM = 5  # the histogram of the latent weights is drawn 5 times as high: each bin has only a small share of them
 
 
 @dataclass(frozen=True)
 class Setting:
-    """A quantizer: `bits`; the scale, `factor` times the weights' `base`; below `threshold` scales a weight is 0.
+    """The settings of a weight quantizer.
 
-    `base` is "mean" (magnitude) or "largest" (which the highest integer then stands for); a scale for the tensor, or
-    for each output channel; `narrow` leaves out the lowest integer.
+    Args:
+        bits: Number of bits; 1 means that only the signs remain.
+        factor: The scale is `factor` times the magnitude that `base` names.
+        base: "mean" for the mean magnitude of the weights; "largest" for a scale at which the highest integer stands
+            for the largest magnitude.
+        threshold: Weights whose magnitude is below `threshold` scales become 0.
+        narrow: Whether to leave out the lowest integer, so that the levels are symmetric around 0.
+        per_channel: Whether each output channel has a scale of its own.
     """
 
     bits: int = 2
@@ -42,33 +52,38 @@ class Setting:
         return -self.highest if self.narrow or self.bits == 1 else -self.highest - 1
 
     def scale(self, weight: torch.Tensor) -> torch.Tensor:
-        """Return the scale(s) for a weight (outputs, ...), in a shape to divide it by."""
+        """Return the scale(s) of `weight` (outputs, ...), shaped so that `weight / scale` broadcasts."""
         rows = weight.flatten(1) if self.per_channel else weight.flatten().unsqueeze(0)
-        size = rows.abs().mean(1) if self.base == "mean" else rows.abs().amax(1) / self.highest
-        return (self.factor * size.clamp_min(1e-10)).view(-1, *[1] * (weight.ndim - 1))
+        magnitude = rows.abs().mean(1) if self.base == "mean" else rows.abs().amax(1) / self.highest
+        return (self.factor * magnitude.clamp_min(1e-10)).view(-1, *[1] * (weight.ndim - 1))
 
     def integers(self, scaled: torch.Tensor) -> torch.Tensor:
-        """Return the integers of weights that have been divided by their scale."""
+        """Return the integers that `scaled` (weights divided by their scale) is rounded to."""
         if self.bits == 1:
             return torch.where(scaled < 0, -1.0, 1.0)
         rounded = scaled.sign() * scaled.abs().round().clamp_min(1)
         return torch.where(scaled.abs() < self.threshold, 0.0, rounded.clamp(self.lowest, self.highest))
 
     def passes(self, scaled: torch.Tensor) -> torch.Tensor:
-        """Return where a straight-through gradient that stops at the ends passes: weights that are not clipped."""
+        """Return where the straight-through gradient passes: at the weights that are not clipped."""
         return (scaled >= self.lowest - 0.5) & (scaled <= self.highest + 0.5)
 
 
 class QuantizerExplorer(ipw.VBox):
-    """Choose a layer of a net and a quantizer; see its staircase, the weights on it, error, zeros, gradient.
+    """Choose a layer and a quantizer; see its step function, the quantized weights, their error, zeros and gradient.
 
-    `net` is the recorded float net unless you give your own. `setting` and `summary` are the current quantizer and what
-    it does, for the next cell.
+    `setting` has the current settings and `summary` (a dict of numbers) their effect, for use in the next cell.
+
+    Args:
+        net: The net whose layers are offered; by default the recorded float net.
+
+    Raises:
+        CourseError: If `net` is not given and there is no recorded net.
     """
 
     def __init__(self, net: nn.Module | None = None):
-        """Make the explorer; raises CourseError when there is no recorded net."""
-        net = net or results.recorded_net("PytorchNN")
+        """Create the widget for the layers of `net`."""
+        net = net or recorded_net("PytorchNN")
         self._weights = {
             name: weights.latent(module)
             for name, module in net.named_modules()
@@ -80,7 +95,7 @@ class QuantizerExplorer(ipw.VBox):
         self.factor = ipw.FloatSlider(value=1, min=0.1, max=4, step=0.05, description="times")
         self.threshold = ipw.FloatSlider(value=0.5, min=0, max=1.5, step=0.05, description="threshold")
         self.narrow = ipw.Checkbox(value=True, description="narrow range")
-        self.per_channel = ipw.Checkbox(value=False, description="a scale per channel")
+        self.per_channel = ipw.Checkbox(value=False, description="one scale per channel")
         self.picture = ipw.Image(value=b"", format="png", layout=ipw.Layout(height="306px", width="810px"))
         self.text = ipw.HTML()
         self._canvas = _Canvas()
@@ -100,7 +115,7 @@ class QuantizerExplorer(ipw.VBox):
 
     @property
     def setting(self) -> Setting:
-        """The quantizer that the controls show."""
+        """The quantizer that the controls describe."""
         return Setting(
             self.bits.value,
             self.factor.value,
@@ -116,12 +131,12 @@ class QuantizerExplorer(ipw.VBox):
         scale = setting.scale(weight)
         scaled = weight / scale
         integers = setting.integers(scaled)
-        counts = torch.bincount((integers - setting.lowest).long().flatten())  # much faster than unique
+        counts = torch.bincount((integers - setting.lowest).long().flatten())  # much faster than torch.unique
         shares = counts / integers.numel()
         error = (integers * scale - weight).square().sum() / weight.square().sum()
         self.summary = {
             "levels": int((counts > 0).sum()),
-            "error": error.item(),
+            "relative squared error": error.item(),
             "zeros": shares[-setting.lowest].item() if len(shares) > -setting.lowest else 0.0,
             "gradient passes": setting.passes(scaled).float().mean().item(),
             "scale": scale.mean().item(),
@@ -131,16 +146,21 @@ class QuantizerExplorer(ipw.VBox):
 
 
 def _sentence(summary: dict[str, float], scales: int) -> str:
-    scale = f"a scale of {summary['scale']:.4f}" if scales == 1 else f"{scales} scales around {summary['scale']:.4f}"
+    scale = (
+        f"one scale, {summary['scale']:.4f}" if scales == 1 else f"{scales} scales, on average {summary['scale']:.4f}"
+    )
     return (
-        f"{summary['levels']} levels in use, {scale}. Error: {summary['error']:.1%} of the weights' energy. "
+        f"{summary['levels']} levels in use; {scale}. Relative squared error: {summary['relative squared error']:.1%}. "
         f"Zeros: {summary['zeros']:.0%}. The straight-through gradient reaches {summary['gradient passes']:.0%} of the "
-        "weights; the others are clipped."
+        "weights; the others are clipped and receive none."
     )
 
 
 class _Canvas:
-    """One figure of which only what moves is drawn anew: axes and labels would take longer than a knob may."""
+    """A figure that redraws only what changes.
+
+    Drawing the axes and labels again at each step of a slider would be too slow to follow the mouse.
+    """
 
     def __init__(self) -> None:
         figure = plots.Figure(figsize=(9, 3.4), dpi=90, layout="constrained")
@@ -149,11 +169,15 @@ class _Canvas:
         left.plot(LINE, LINE, color="lightgray", linewidth=1)
         (self.stairs,) = left.plot(LINE, LINE, color=plots.COLOURS["TernaryNN"])
         self.passing = left.axvspan(-1, 1, color=plots.COLOURS["Int2NN"], alpha=0.15, label="gradient passes")
-        left.set(xlabel="latent weight / scale", ylabel="integer", xlim=(-4, 4), ylim=(-4.5, 4.5))
+        left.set(
+            xlabel="latent weight / scale", ylabel="integer", xlim=(-REACH, REACH), ylim=(-REACH - 0.5, REACH + 0.5)
+        )
         left.legend(loc="upper left", fontsize="small")
-        self.latent = right.stairs(np.zeros(80), BINS, fill=True, color="lightgray", label="latent weights, x 5")
-        self.levels = right.vlines([0], 0, 1, color=plots.COLOURS["TernaryNN"], linewidth=2, label="on a level")
-        right.set(xlabel="latent weight / scale", ylabel="share of the weights", xlim=(-4, 4), ylim=(0, 1))
+        self.latent = right.stairs(
+            np.zeros(len(BINS) - 1), BINS, fill=True, color="lightgray", label=f"latent weights, x {ZOOM}"
+        )
+        self.levels = right.vlines([0], 0, 1, color=plots.COLOURS["TernaryNN"], linewidth=2, label="quantized weights")
+        right.set(xlabel="latent weight / scale", ylabel="share of the weights", xlim=(-REACH, REACH), ylim=(0, 1))
         right.legend(loc="upper left", fontsize="small")
         self.moving = (self.passing, self.stairs, self.latent, self.levels)
         for artist in self.moving:
@@ -162,13 +186,13 @@ class _Canvas:
         self.background = self.canvas.copy_from_bbox(figure.bbox)
 
     def draw(self, setting: Setting, scaled: torch.Tensor, shares: torch.Tensor) -> bytes:
-        """Return the picture of one setting, 4 scales to each side of 0, as a .png file's content."""
+        """Return the figure of `setting`, applied to `scaled` weights, as the content of a .png file."""
         self.stairs.set_data(LINE, setting.integers(LINE))
-        start, end = max(setting.lowest - 0.5, -4), min(setting.highest + 0.5, 4)
+        start, end = max(setting.lowest - 0.5, -REACH), min(setting.highest + 0.5, REACH)
         self.passing.set_x(start)
         self.passing.set_width(end - start)
-        counts, _ = np.histogram(scaled.numpy().clip(-4, 4), BINS)
-        self.latent.set_data(5 * counts / scaled.numel(), BINS)  # five times as high, or it would lie at the bottom
+        counts, _ = np.histogram(scaled.numpy().clip(-REACH, REACH), BINS)
+        self.latent.set_data(ZOOM * counts / scaled.numel(), BINS)
         segments = [[(level, 0), (level, share)] for level, share in enumerate(shares.tolist(), start=setting.lowest)]
         self.levels.set_segments([segment for segment in segments if segment[1][1] > 0])
         self.canvas.restore_region(self.background)

@@ -1,0 +1,94 @@
+"""Check what is installed on this machine and whether the course can run on it."""
+
+import importlib
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from importlib import metadata
+
+from . import hardware, settings
+from .errors import CourseError
+
+PACKAGES = ("torch", "torchvision", "brevitas", "numpy", "matplotlib", "ipywidgets")
+LAB_PACKAGES = ("jupyterlab", "nbval")  # not needed on Colab, which has its own notebook server
+DRIVE = "/content/drive"  # where Colab mounts Google Drive
+NEEDED_GB = 2  # for the data, a download in progress and some runs
+
+
+def setup() -> None:
+    """Print the versions, the device and, on Colab, where runs are saved; each notebook starts with this call."""
+    versions = ", ".join(f"{name} {version}" for name, version in hardware.versions().items())
+    device = hardware.best_device()
+    print(f"{versions}; trains on {device} ({hardware.describe(device)})")
+    if settings.on_colab():
+        print(_where_runs_are_saved())
+
+
+def check(*more: Callable[[], str]) -> bool:
+    """Print one line each for Python, the packages, the device and the disk: [ok], or [fix] and what to do.
+
+    Args:
+        more: Further checks, run before that of the disk. Each returns the text of its line, or raises CourseError.
+
+    Returns:
+        True if every check passed.
+    """
+    names = PACKAGES if settings.on_colab() else (*PACKAGES, *LAB_PACKAGES)
+    checks = [_python, *map(_importer, names), _device, *more, _disk]
+    return all([_print_line(check) for check in checks])  # a list, so that all lines are printed
+
+
+def _print_line(check: Callable[[], str]) -> bool:
+    try:
+        print("[ok]  ", check())
+    except Exception as error:  # a broken package can raise any exception when it is imported
+        print("[fix] ", error)
+        return False
+    return True
+
+
+def _python() -> str:
+    return f"Python {sys.version.split()[0]}"
+
+
+def _importer(name: str) -> Callable[[], str]:
+    def check() -> str:
+        try:
+            importlib.import_module(name)
+        except Exception as error:
+            raise CourseError(
+                f"{name} cannot be imported ({error}): run `pip install -e '.[lab]'` in the folder of the course."
+            ) from error
+        return f"{name} {metadata.version(name)}"
+
+    return check
+
+
+def _device() -> str:
+    device = hardware.best_device()
+    return f"{device} ({hardware.describe(device)}), {'bf16' if hardware.bf16_is_fast(device) else 'fp32'}"
+
+
+def _disk() -> str:
+    folder = settings.course_dir()
+    free = shutil.disk_usage(folder).free / 1e9
+    if free < NEEDED_GB:
+        raise CourseError(
+            f"only {free:.1f} GB free in {folder}: free {NEEDED_GB} GB, or set QAT_CACHE_DIR and QAT_RESULTS_DIR to "
+            "folders on another disk."
+        )
+    return f"{free:.0f} GB free in {folder}"
+
+
+def _where_runs_are_saved() -> str:
+    folder = settings.results_dir()
+    if folder.is_relative_to(DRIVE) and os.path.ismount(DRIVE):
+        return (
+            f"Runs are saved in {folder}, on your Google Drive: after a disconnect, training resumes from the last "
+            "finished epoch."
+        )
+    return (
+        f"Runs are saved in {folder} and are lost with this machine. To keep them, mount your Google Drive and run "
+        f"`%env QAT_RESULTS_DIR={DRIVE}/MyDrive/qat` in a cell, both before training."
+    )

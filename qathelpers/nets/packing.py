@@ -1,0 +1,176 @@
+"""Pack quantized weights: a byte holds 8 binary, 5 ternary, 4 two-bit or 2 four-bit weights."""
+
+import re
+
+import pandas as pd
+import torch
+from torch import nn
+
+from ..common.errors import check_whole
+from . import weights
+
+QUANTIZER = re.compile(r"\.\w+_quant\.")  # in the name of a tensor that belongs to a quantizer
+
+
+def per_byte(levels: int) -> int:
+    """Return how many numbers with `levels` possible values (2 to 256) fit into a byte: 8 for 2, 5 for 3, 2 for 15.
+
+    Raises:
+        ValueError: If `levels` is not a whole number from 2 to 256.
+    """
+    if not isinstance(levels, int) or not 2 <= levels <= 256:
+        raise ValueError(f"a byte holds numbers with 2 to 256 possible values, not {levels}")
+    count = 1
+    while levels ** (count + 1) <= 256:
+        count += 1
+    return count
+
+
+def pack(integers: torch.Tensor, lowest: int, step: int, levels: int) -> torch.Tensor:
+    """Return `integers` as a uint8 tensor, with several integers per byte.
+
+    A byte holds one number in base `levels`, in which the first integer is the lowest digit. With two levels, the
+    digits are bits. With three levels, 5 digits use 3**5 = 243 of the 256 values of a byte.
+
+    Args:
+        integers: Integers of any shape.
+        lowest: The lowest possible integer.
+        step: Distance from one possible integer to the next.
+        levels: Number of possible integers.
+
+    Raises:
+        ValueError: If an integer is not one of the possible integers.
+    """
+    check_whole("step", step, 1)
+    offsets = integers.flatten().long() - lowest
+    digits = offsets // step
+    if (
+        (integers.flatten() != offsets + lowest).any()
+        or (digits * step != offsets).any()
+        or (digits < 0).any()
+        or (digits >= levels).any()
+    ):
+        raise ValueError(
+            f"some integers are not among the {levels} possible ones from {lowest} to {lowest + step * (levels - 1)}"
+        )
+    count = per_byte(levels)
+    padded = nn.functional.pad(digits, (0, -len(digits) % count)).view(-1, count)
+    return (padded * levels ** torch.arange(count)).sum(1).to(torch.uint8)
+
+
+def unpack(packed: torch.Tensor, shape: list[int], lowest: int, step: int, levels: int) -> torch.Tensor:
+    """Return the integers (int64, in `shape`) that `pack` packed.
+
+    Raises:
+        ValueError: If the number of bytes is wrong.
+    """
+    count, size = per_byte(levels), torch.Size(shape).numel()
+    if len(packed) != -(-size // count):
+        raise ValueError(f"{len(packed)} bytes do not hold {size} integers of {levels} levels")
+    digits = packed.long().unsqueeze(1) // levels ** torch.arange(count) % levels
+    return digits.flatten()[:size].view(shape) * step + lowest
+
+
+@torch.no_grad()
+def pack_net(net: nn.Module) -> tuple[dict[str, torch.Tensor], dict[str, dict]]:
+    """Return the state_dict of `net` with packed weights, and what `unpack_net` needs to know of each quantized layer.
+
+    The latent weights are dropped: the net computes the same without them, but its training cannot be resumed.
+
+    Raises:
+        ValueError: If weights are NaN or infinite.
+    """
+    tensors, layers = dict(net.state_dict()), {}
+    for name, layer in weights.quantized_layers(net).items():
+        integers = weights.integers(layer)
+        levels = _codebook(integers)
+        tensors[f"{name}.weight"] = pack(integers, **levels)
+        tensors[f"{name}.weight.threshold"] = _threshold(layer)
+        layers[name] = {"shape": list(integers.shape), **levels}
+    return tensors, layers
+
+
+def as_bf16(net: nn.Module, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return `tensors`, the state_dict of `net`, with the float weights of convolutions and linear layers in bfloat16.
+
+    Training under bf16 autocast rounds these weights to bfloat16 before it multiplies anyway.
+    """
+    floats = [f"{name}.weight" for name, module in net.named_modules() if type(module) in (nn.Conv2d, nn.Linear)]
+    return tensors | {name: tensors[name].bfloat16() for name in floats}
+
+
+def kilobytes(net: nn.Module) -> float:
+    """Return the size of `net` in kB (1000 bytes), with packed weights; scales and BatchNorms stay floats.
+
+    Raises:
+        ValueError: If weights are NaN or infinite.
+    """
+    return sum(tensor.nbytes for tensor in pack_net(net)[0].values()) / 1000
+
+
+def size_report(net: nn.Module) -> pd.DataFrame:
+    """Return the bytes of each layer and their sum: in a float net, in an ordinary checkpoint, and packed.
+
+    A checkpoint holds the latent weights, which are as large as those of a float net, and the quantizers' own tensors.
+
+    Raises:
+        ValueError: If weights are NaN or infinite.
+    """
+    state, packed = net.state_dict(), pack_net(net)[0]
+    floats = {name: tensor for name, tensor in state.items() if not QUANTIZER.search(name)}
+    columns = {"float": floats, "checkpoint": state, "packed": packed}
+    report = pd.DataFrame({title: _bytes_per_layer(tensors) for title, tensors in columns.items()})
+    report = report.reindex(dict.fromkeys(map(_layer, state))).fillna(0).astype(int)
+    return pd.concat([report, report.sum().rename("all").to_frame().T]).rename_axis("layer")
+
+
+def _bytes_per_layer(tensors: dict[str, torch.Tensor]) -> pd.Series:
+    return pd.Series({name: tensor.nbytes for name, tensor in tensors.items()}).groupby(_layer).sum()
+
+
+def _layer(name: str) -> str:
+    """Return the layer that a tensor belongs to, given the tensor's name."""
+    layer, *quantizer = QUANTIZER.split(name.removesuffix(".threshold"), 1)
+    return layer if quantizer else layer.rpartition(".")[0]
+
+
+@torch.no_grad()
+def unpack_net(net: nn.Module, tensors: dict[str, torch.Tensor], layers: dict[str, dict]) -> dict[str, torch.Tensor]:
+    """Fix the scales of the quantizers of `net` at the packed values; return the state_dict to load into the net.
+
+    The scales have to be stored: a mean magnitude recomputed from the quantized weights could differ in its last bit.
+    Layers whose shape differs from the packed shape are left unchanged; the caller compares the state_dict with the
+    net.
+
+    Raises:
+        KeyError: If a packed tensor is missing.
+        ValueError: If a packed tensor is damaged.
+    """
+    state = dict(tensors)
+    for name, layer in weights.quantized_layers(net).items():
+        if name not in layers:
+            continue
+        threshold = state.pop(f"{name}.weight.threshold").to(layer.weight.device)
+        integers = unpack(state[f"{name}.weight"], **layers[name])
+        state[f"{name}.weight"] = integers.float()
+        if integers.shape == layer.weight.shape:
+            injector = layer.weight_quant.quant_injector.let(scaling_impl_type="const", scaling_init=threshold)
+            layer.weight_quant = type(layer.weight_quant)(layer, injector)
+            state[f"{name}.weight"] *= weights.scale(layer)
+    return state
+
+
+def _codebook(integers: torch.Tensor) -> dict[str, int]:
+    """Return the lowest integer, the step and the number of levels; if only -1 and 1 occur, there are two levels."""
+    lowest, highest = int(integers.min()), int(integers.max())
+    step = 2 if (integers.abs() == 1).all() else 1
+    return {
+        "lowest": lowest,
+        "step": step,
+        "levels": max((highest - lowest) // step + 1, 2),
+    }  # at least 2, although a dead layer has only one level
+
+
+def _threshold(layer: nn.Module) -> torch.Tensor:
+    """Return the magnitudes, one or one per channel, from which the scale is derived: scale times largest integer."""
+    return layer.weight_quant.tensor_quant.scaling_impl(layer.weight).detach().float().cpu().clone()

@@ -1,0 +1,75 @@
+"""Repeat a recorded run from its config alone, and say whether the result is the same."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from ..common import hardware
+from ..common.errors import CourseError
+from ..data.cifar10 import load
+from ..nets.architectures import build
+from ..nets.recipe import Recipe
+from ..training.history import History
+from ..training.loop import fit
+
+TRAINING = ("train_loss", "train_acc")
+TEST = ("test_loss", "test_acc")
+
+
+def reproduce(config: dict, folder: str | Path | None = None) -> History:
+    """Repeat the run that `config` describes, and return the history of the new run.
+
+    Raises:
+        CourseError: If the config has settings that this version of the course does not know, if there are fewer
+            images than the run had, or in the cases that `fit` and `data.load` name.
+    """
+    try:
+        recipe = Recipe(**config["recipe"])
+        net = build(config["name"], config["arch"], seed=config["init_seed"])
+        dataset = load(config["data"]).take(config["train_images"], config["test_images"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise CourseError(
+            f"This config is from another version of the course ({error}): record the run again."
+        ) from error
+    counts = len(dataset.train_labels), len(dataset.test_labels)
+    if counts != (config["train_images"], config["test_images"]):
+        raise CourseError(
+            f"The run had {config['train_images']:,} training and {config['test_images']:,} test images, but there are "
+            f"{counts[0]:,} and {counts[1]:,} here: unset QAT_MAX_IMAGES."
+        )
+    return fit(net, dataset, config["epochs"], recipe=recipe, seed=config["seed"], folder=folder)
+
+
+def difference(recorded: History, again: History) -> str:
+    """Return in one or two sentences whether both histories are the same, or by how much they differ and why."""
+    if len(again) != len(recorded):
+        return f"Stopped after {len(again)} of {len(recorded)} epochs; the same command continues from there."
+    same_training = all(np.array_equal(recorded[column], again[column]) for column in TRAINING)
+    if same_training and all(np.array_equal(recorded[column], again[column]) for column in TEST):
+        return "The same history, to the last bit."
+    gap = np.abs(recorded["test_acc"] - again["test_acc"])
+    text = f"Test accuracies differ by up to {gap.max():.4f}, by {gap[-1]:.4f} in the last epoch"
+    then, now = (history.config.get("evaluation") for history in (recorded, again))
+    if same_training and then != now:
+        return f"The same training, to the last bit. {text}: evaluated in {then} then, in {now} now."
+    changes = _changes(recorded.config, again.config)
+    reason = f"different circumstances ({'; '.join(changes)})" if changes else "a change in the code of the course"
+    if again.config["device"] != "cpu" and not changes:
+        reason = "on a GPU, sums are not computed in a fixed order"
+    return f"{text}: {reason}."
+
+
+def side_by_side(recorded: History, again: History) -> pd.DataFrame:
+    """Return the accuracies of both runs, one row per epoch."""
+    columns = {}
+    for title, history in (("recorded", recorded), ("again", again)):
+        columns |= {f"{kind}, {title}": pd.Series(history[f"{kind}_acc"]) for kind in ("train", "test")}
+    return pd.DataFrame(columns).round(4).rename(index=lambda row: row + 1).rename_axis("epoch")
+
+
+def _changes(old: dict, new: dict) -> list[str]:
+    """Return the differences between two configs in hardware, precision and versions."""
+    old, new = ({**config, **config.get("versions", {})} for config in (old, new))
+    keys = ("hardware", "precision", "evaluation", *hardware.versions())
+    return [f"{key} {old.get(key)} then, {new.get(key)} now" for key in keys if old.get(key) != new.get(key)]

@@ -1,0 +1,66 @@
+"""Your own runs: train or load a run, and find runs on disk."""
+
+from pathlib import Path
+
+from torch import nn
+
+from ..common import settings
+from ..common.errors import CourseError
+from ..data.dataset import Dataset
+from ..nets.architectures import build
+from ..nets.recipe import Recipe
+from ..nets.schemes import SCHEMES
+from ..training.history import History
+from ..training.loop import train
+from ..training.run import Run
+
+NEEDED = ("bits", "seed", "data", "hardware")  # keys of a config that tables show
+
+
+def run_folder(data_name: str, arch: str) -> Path:
+    """Return the folder of the runs of an architecture on a data set; data sets never share a folder."""
+    return settings.results_dir() / data_name / arch
+
+
+def load_or_train(
+    name: str, dataset: Dataset, epochs: int, *, arch: str = "convnet", seed: int = 0, recipe: Recipe | None = None
+) -> tuple[nn.Module, History]:
+    """Load a net if exactly this run is already finished, else train it; print which of the two happens.
+
+    Args:
+        name: Name of the scheme, such as "TernaryNN".
+        dataset: Data to train and evaluate on.
+        epochs: Number of passes over the training images.
+        arch: Name of the architecture.
+        seed: Seed of initialization and training.
+        recipe: How to train; by default the net's own recipe.
+
+    Returns:
+        The trained net and its history.
+
+    Raises:
+        CourseError: In the cases that `build` and `fit` name.
+    """
+    net = build(name, arch, seed=seed)
+    run = Run.plan(net, dataset, epochs, recipe=recipe, seed=seed, folder=run_folder(dataset.name, arch))
+    history = run.finished()
+    if history is not None:
+        print(f"{name}: loaded from {settings.short(run.weights_path)}; delete that file to train again")
+        return run.load_net(net).to(run.device), history
+    print(f"{name}: training for {run.epochs} epochs on {run.config['hardware']}")
+    return net, train(run, net, dataset)
+
+
+def find_histories(folder: str | Path) -> list[History]:
+    """Return the non-empty histories in `folder`, sorted by net (as in `SCHEMES`, then others) and by seed."""
+    order = list(SCHEMES)
+    histories = [_load(path) for path in sorted(Path(folder).glob("*.npy"))]
+    return sorted((h for h in histories if len(h)), key=lambda h: ((*order, h.name).index(h.name), h.config["seed"]))
+
+
+def _load(path: Path) -> History:
+    history = History.load(path)
+    missing = [key for key in NEEDED if key not in history.config]
+    if missing:
+        raise CourseError(f"The config of {path} lacks {', '.join(missing)}: move that run to another folder.")
+    return history

@@ -1,0 +1,168 @@
+"""Train a grid of nets, widths and seeds, several at a time, on this machine or on many.
+
+Dask distributes the trainings. It is pure Python and small compared with Ray. If a worker is killed, Dask restarts it
+and gives its training to another worker, where `fit` continues after the last finished epoch. All machines must be able
+to access the results folder (QAT_RESULTS_DIR) and the data.
+"""
+
+import contextlib
+import importlib.util
+import itertools
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from ..common import settings
+from ..common.errors import CourseError
+from ..common.progress import progress
+from ..data.cifar10 import load
+from ..data.dataset import Dataset
+from ..nets.architectures import build
+from ..nets.recipe import Recipe, changed
+from ..training.history import History
+from ..training.run import Run, run_name
+from .runs import load_or_train, run_folder
+
+SECONDS_BETWEEN_UPDATES = 1.0  # of the progress bar
+TIMEOUT = 20  # seconds to wait for a scheduler
+FAILURES = 3  # a training is given up after this many workers have died during it
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training of the grid; `changes` change its recipe (see `recipe.changed`)."""
+
+    name: str
+    arch: str
+    seed: int
+    epochs: int
+    data: str
+    changes: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        """Return what distinguishes the job from the others of its grid."""
+        return f"{self.name} {self.arch} seed {self.seed}"
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe, with its changes.
+
+        Raises:
+            CourseError: If the net, the architecture or a change is unknown.
+        """
+        return changed(build(self.name, self.arch).spec.recipe, self.changes)
+
+    @property
+    def log_path(self) -> Path:
+        """The file for the output of the training, on the machine where the training runs."""
+        return run_folder(self.data, self.arch) / f"{run_name(self.name, self.seed)}.log"
+
+    def plan(self, dataset: Dataset) -> Run:
+        """Return the job's run."""
+        net = build(self.name, self.arch, seed=self.seed)
+        folder = run_folder(self.data, self.arch)
+        return Run.plan(net, dataset, self.epochs, recipe=self.recipe, seed=self.seed, folder=folder)
+
+
+def grid(
+    names: Iterable[str],
+    archs: Iterable[str],
+    seeds: Iterable[int],
+    epochs: int,
+    data_name: str,
+    changes: Iterable[str] = (),
+) -> list[Job]:
+    """Return one job per combination of name, architecture and seed.
+
+    Raises:
+        CourseError: If a name, an architecture or a change is unknown.
+    """
+    combinations = itertools.product(names, archs, seeds)
+    jobs = [Job(name, arch, seed, epochs, data_name, tuple(changes)) for name, arch, seed in combinations]
+    for job in jobs:
+        _ = job.recipe
+    return jobs
+
+
+def run(jobs: Sequence[Job], dataset: Dataset, workers: int | None = None, scheduler: str | None = None) -> list[Job]:
+    """Train the jobs that are not finished yet; print how many are finished, and one line when a training ends.
+
+    Args:
+        jobs: The grid.
+        dataset: The data, which is needed to recognize finished runs.
+        workers: Number of trainings at a time; by default one per core.
+        scheduler: Address of a running Dask cluster; without one, workers are started on this machine.
+
+    Returns:
+        The jobs that failed.
+
+    Raises:
+        CourseError: If Dask is not installed, or if the scheduler does not answer.
+    """
+    if not importlib.util.find_spec("distributed"):
+        raise CourseError("Dask is not installed: run `pip install -e '.[sweep]'` in the course folder.")
+    runs = {job: job.plan(dataset) for job in jobs}
+    waiting = {job: run for job, run in runs.items() if run.finished() is None}
+    print(f"{len(jobs) - len(waiting)} of {len(jobs)} trainings are already finished.")
+    if not waiting:
+        return []
+    workers = min(workers or os.cpu_count() or 1, len(waiting))
+    with _client(workers, scheduler) as client:
+        threads = max(1, (os.cpu_count() or 1) // workers)
+        futures = {client.submit(train, job, threads, key=str(job), pure=False): job for job in waiting}
+        return _watch(futures, waiting)
+
+
+def train(job: Job, threads: int) -> float:
+    """Train one job, write its output to its log file, and return its test accuracy."""
+    torch.set_num_threads(threads)
+    job.log_path.parent.mkdir(parents=True, exist_ok=True)
+    with open(job.log_path, "a", encoding="utf-8") as output, contextlib.redirect_stdout(output):
+        dataset = load(job.data)
+        _, history = load_or_train(job.name, dataset, job.epochs, arch=job.arch, seed=job.seed, recipe=job.recipe)
+    return history.test_acc
+
+
+def _client(workers: int, scheduler: str | None):
+    import dask
+    from distributed import Client, LocalCluster
+
+    dask.config.set({"distributed.scheduler.allowed-failures": FAILURES})
+    try:
+        if scheduler:
+            return Client(scheduler, timeout=TIMEOUT)
+        return Client(LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None))
+    except OSError as error:
+        raise CourseError(f"No Dask scheduler answers at {scheduler}: start one with `dask scheduler`.") from error
+
+
+def _watch(futures: dict, runs: dict[Job, Run]) -> list[Job]:
+    """Show the progress until all trainings have ended; return those that failed."""
+    from distributed import TimeoutError, wait  # the same as Python's own TimeoutError since 3.11
+
+    failed, waiting = [], set(futures)
+    with progress(total=sum(run.epochs for run in runs.values()), title="sweep", unit="epoch") as bar:
+        while waiting:
+            with contextlib.suppress(TimeoutError):
+                wait(waiting, timeout=SECONDS_BETWEEN_UPDATES, return_when="FIRST_COMPLETED")
+            for future in [future for future in waiting if future.done()]:
+                waiting.remove(future)
+                job = futures[future]
+                if future.status == "finished":
+                    bar.write(f"{job}: test accuracy {future.result():.4f}")
+                else:
+                    failed.append(job)
+                    bar.write(f"{job}: {future.exception()}; see the log {settings.short(job.log_path)}")
+            bar.n = sum(_epochs_done(run) for run in runs.values())
+            bar.refresh()
+    return failed
+
+
+def _epochs_done(run: Run) -> int:
+    with contextlib.suppress(CourseError):
+        history = History.load(run.history_path)
+        return len(history) if history.config["epochs"] == run.epochs else 0
+    return 0

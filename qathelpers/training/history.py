@@ -1,0 +1,149 @@
+"""The history of a training: one row per epoch, and the config that says what was trained, how and on what."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from ..common.errors import CourseError
+from ..common.files import write_atomically
+
+ROW = np.dtype(
+    [
+        ("epoch", "<i4"),
+        ("train_loss", "<f8"),
+        ("train_acc", "<f8"),
+        ("test_loss", "<f8"),
+        ("test_acc", "<f8"),
+        ("seconds", "<f8"),
+    ]
+)
+
+
+@dataclass
+class History:
+    """The statistics of a training.
+
+    `history["test_acc"]` is a column as an array. Accuracies are fractions from 0 to 1, losses are mean cross-entropies
+    in nats, and `seconds` is the wall time of an epoch, including its evaluation.
+
+    Args:
+        config: What was trained, how and on what (see `Run.plan`).
+        rows: One record per epoch.
+    """
+
+    config: dict
+    rows: np.ndarray = field(default_factory=lambda: np.zeros(0, ROW))
+
+    @property
+    def name(self) -> str:
+        """The net's name, such as "TernaryNN"."""
+        return self.config["name"]
+
+    @property
+    def test_acc(self) -> float:
+        """Accuracy of the saved weights on the test images, in fp32; if there is none yet, that of the last epoch.
+
+        For older runs it can differ from the last value of the column "test_acc", which was computed in bf16.
+        """
+        return float(self.config.get("test_acc", self["test_acc"][-1] if len(self) else float("nan")))
+
+    @property
+    def evaluation(self) -> str:
+        """Precision in which `test_acc` was computed, "fp32" or "bf16"."""
+        return "fp32" if "test_acc" in self.config else self.config.get("evaluation", "unknown")
+
+    def __len__(self) -> int:
+        """Return the number of epochs."""
+        return len(self.rows)
+
+    def __getitem__(self, column: str) -> np.ndarray:
+        """Return one column, an array with one value per epoch."""
+        if column not in ROW.names:
+            raise KeyError(f"a history has the columns {', '.join(ROW.names)}, not {column!r}")
+        return self.rows[column]
+
+    def append(
+        self, epoch: int, train_loss: float, train_acc: float, test_loss: float, test_acc: float, seconds: float
+    ) -> None:
+        """Add the statistics of one epoch."""
+        row = (epoch, train_loss, train_acc, test_loss, test_acc, seconds)
+        self.rows = np.append(self.rows, np.array([row], ROW))
+
+    def last_line(self) -> str:
+        """Return the statistics of the last epoch as one line of text."""
+        row = dict(zip(ROW.names, self.rows[-1].tolist(), strict=True))
+        return (
+            f"{self.name} epoch {row['epoch']}/{self.config['epochs']}: "
+            f"train loss {row['train_loss']:.3f} acc {row['train_acc']:.4f}, "
+            f"test loss {row['test_loss']:.3f} acc {row['test_acc']:.4f}, {row['seconds']:.1f} s"
+        )
+
+    def save(self, path: str | Path) -> Path:
+        """Write the rows to `path` (.npy) and the config to the .json file beside it; return the path of the .npy file.
+
+        A digest of the rows is stored with the config, so `load` detects if one of the two files was replaced with that
+        of another run.
+
+        Raises:
+            CourseError: If the folder cannot be written.
+        """
+        path = Path(path)
+
+        def write_config(count: int) -> None:
+            config = self.config | {"rows": count, "sha256": _digest(self.rows[:count])}
+            text = json.dumps(config, indent=1) + "\n"
+            write_atomically(path.with_suffix(".json"), lambda file: file.write_text(text))
+
+        def write_rows(temporary: Path) -> None:
+            with open(temporary, "wb") as file:  # given a path, np.save would append .npy to its name
+                np.save(file, self.rows, allow_pickle=False)
+
+        if not path.with_suffix(".json").exists():  # a kill between the two would leave rows without a config
+            write_config(0)
+        write_atomically(path, write_rows)
+        write_config(len(self))
+        return path
+
+    @classmethod
+    def load(cls, path: str | Path) -> "History":
+        """Read what `save` wrote.
+
+        Raises:
+            CourseError: If a file is missing, damaged, or not a history.
+        """
+        path = Path(path)
+        rows = _read(
+            path, lambda file: np.lib.format.read_array(file, allow_pickle=False)
+        )  # np.load accepts archives, too
+        config = _read(path.with_suffix(".json"), json.load)
+        if rows.dtype != ROW or rows.ndim != 1:
+            raise CourseError(f"{path} is not a history of this course: it needs the columns {', '.join(ROW.names)}.")
+        if not isinstance(config, dict) or not isinstance(config.get("name"), str):
+            raise CourseError(f"{path.with_suffix('.json')} is not the config of a run: it does not name a net.")
+        # If a process was killed between writing the two files, there is one row more than the config says.
+        count, digest = config.pop("rows", None), config.pop("sha256", None)
+        if digest and not (isinstance(count, int) and _digest(rows[:count]) == digest):
+            raise CourseError(
+                f"{path} and {path.with_suffix('.json').name} do not belong to the same run, or one of them is "
+                "damaged: restore the right file, or train the net again."
+            )
+        return cls(config, rows)
+
+
+def _read(path: Path, parse: Callable[[BinaryIO], Any]) -> Any:
+    try:
+        with open(path, "rb") as file:
+            return parse(file)
+    except FileNotFoundError as error:
+        raise CourseError(f"{path} is missing: train the net again, or name another history.") from error
+    except Exception as error:  # a damaged file can raise almost anything
+        raise CourseError(f"{path} is damaged ({error}): delete it and train the net again.") from error
+
+
+def _digest(rows: np.ndarray) -> str:
+    return hashlib.sha256(rows.tobytes()).hexdigest()

@@ -1,0 +1,213 @@
+"""`fit`, the training loop of the course, which runs on a laptop, on a GPU and in several processes."""
+
+import functools
+import itertools
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.optim.swa_utils import update_bn
+
+from ..common import distributed, hardware
+from ..common.errors import CourseError
+from ..common.progress import progress
+from ..data.batches import Batches, progressive_side
+from ..data.dataset import Dataset
+from ..nets import weights
+from ..nets.recipe import Recipe
+from .evaluation import evaluate, mean_loss_and_accuracy
+from .history import History
+from .optimizers import make_optimizers, set_learning_rates
+from .run import Run
+
+BATCHNORM_BATCHES = 20
+print_line = functools.partial(print, flush=True)  # flushed, so that a log file can be followed during a training
+
+
+def fit(
+    net: nn.Module,
+    dataset: Dataset,
+    epochs: int,
+    *,
+    recipe: Recipe | None = None,
+    seed: int = 0,
+    device: str | torch.device | None = None,
+    folder: str | Path | None = None,
+    on_epoch: Callable[[History], None] | None = None,
+    on_batch: Callable[[float], None] | None = None,
+    log: Callable[[str], None] = print_line,
+) -> History:
+    """Train a net in place.
+
+    Ctrl-C, the notebook's stop button, or a KeyboardInterrupt raised by a callback ends the training, and the history
+    so far is returned. Processes started by torchrun train one net together; process 0 prints and writes files.
+
+    Args:
+        net: The net to train.
+        dataset: The net is trained on its training images and evaluated on its test images.
+        epochs: Number of passes over the training images.
+        recipe: How to train; by default the net's own recipe.
+        seed: Determines the order and the augmentation of the images.
+        device: Where to train; by default the fastest device.
+        folder: Where to save history (`<name>.npy` and `.json`), weights (`<name>.safetensors`) and, after each epoch,
+            a resume file. To continue an interrupted training, repeat the call. On a CPU, the result is then bit for
+            bit that of an uninterrupted training.
+        on_epoch: Called with the history after each epoch.
+        on_batch: Called after each batch with the share of the training that is done (0 to 1), instead of showing a
+            progress bar.
+        log: Called with each line of output.
+
+    Returns:
+        The history of the training.
+
+    Raises:
+        CourseError: If the loss becomes NaN or infinite, the folder cannot be written, or another process is training
+            this net there.
+        ValueError: If an argument has the wrong type or is out of range.
+    """
+    run = Run.plan(net, dataset, epochs, recipe=recipe, seed=seed, device=device, folder=folder)
+    return train(run, net, dataset, on_epoch=on_epoch, on_batch=on_batch, log=log)
+
+
+def train(
+    run: Run,
+    net: nn.Module,
+    dataset: Dataset,
+    *,
+    on_epoch: Callable[[History], None] | None = None,
+    on_batch: Callable[[float], None] | None = None,
+    log: Callable[[str], None] = print_line,
+) -> History:
+    """Carry out a run that `Run.plan` planned for `net` and `dataset`; see `fit`."""
+    recipe, epochs, full = run.recipe, run.epochs, dataset.train_images.shape[-1]
+    hardware.keep_freed_memory()
+    distributed.check_last_batch(len(dataset.train_labels), recipe.batch_size)
+    if distributed.rank():
+        log = _silent
+    with run.lock():
+        history, optimizers = _start(run, net, log)
+        train_batches, test_batches = _batches(dataset, run)
+        growing = min(int(recipe.progressive_resizing * epochs), epochs - 1)  # the last epoch has full-size images
+        total = epochs * len(train_batches)
+        bar = progress(title=run.name, total=total, unit="batch", shown=on_batch is None)
+        bar.update(len(history) * len(train_batches))
+        on_batch = on_batch or (lambda _: bar.update())
+        try:
+            for epoch in range(len(history), epochs):
+                start = time.perf_counter()
+                side = progressive_side(epoch / growing, full) if growing else full
+                train_loss, train_acc = train_epoch(net, train_batches, run, epoch, side, optimizers, on_batch)
+                recalibrate_batchnorm(net, train_batches, epoch, side)
+                test_loss, test_acc = evaluate(net, test_batches, side)
+                seconds = time.perf_counter() - start
+                history.append(epoch + 1, train_loss, train_acc, test_loss, test_acc, seconds)
+                bar.clear()  # so that the line does not end up beside the bar
+                log(history.last_line() + (f", images of {side} x {side}" if side < full else ""))
+                run.save_epoch(history, net, optimizers)
+                if on_epoch:
+                    on_epoch(history)
+        except KeyboardInterrupt:
+            bar.clear()
+            log(f"{run.name}: stopped in epoch {len(history) + 1} of {epochs}; finished epochs: {len(history)}")
+        finally:
+            bar.close()
+        for warning in weights.warnings(net):
+            log(warning)
+        if len(history) == epochs:
+            run.finish(history, net)
+    return history
+
+
+def train_epoch(
+    net: nn.Module,
+    batches: Batches,
+    run: Run,
+    epoch: int,
+    side: int,
+    optimizers: list[torch.optim.Optimizer],
+    on_batch: Callable[[float], None],
+) -> tuple[float, float]:
+    """Train on all batches once; return the mean loss (as in `evaluate`, without label smoothing) and the accuracy."""
+    net.train()
+    total_loss, correct, total = 0.0, 0, 0
+    total_steps = run.epochs * len(batches)
+    for step, (images, labels) in enumerate(batches.epoch(epoch, side), start=epoch * len(batches)):
+        set_learning_rates(optimizers, step / total_steps, run.recipe.final_lr)
+        logits = train_step(net, images, labels, optimizers, run.recipe)
+        total += len(labels)
+        correct += (logits.argmax(1) == labels).sum().item()
+        total_loss += F.cross_entropy(logits, labels, reduction="sum").item()
+        if not math.isfinite(total_loss):
+            raise CourseError(
+                f"The loss became NaN or infinite in step {step + 1} (epoch {epoch + 1}): look for a broken quantizer "
+                f"with weights.report(net), or train with a smaller learning rate than lr={run.recipe.lr}."
+            )
+        on_batch((step + 1) / total_steps)
+    return mean_loss_and_accuracy(total_loss, correct, total, batches.labels.device)
+
+
+def train_step(
+    net: nn.Module,
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    optimizers: list[torch.optim.Optimizer],
+    recipe: Recipe,
+) -> torch.Tensor:
+    """Update the net with one batch; return the logits (n, classes) for this batch from before the update."""
+    with hardware.autocast(images.device):
+        logits = net(images).float()
+    loss = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
+    (loss * distributed.shard_weight(len(labels), loss.device)).backward()
+    distributed.all_reduce_gradients(net)
+    for optimizer in optimizers:
+        optimizer.step()
+        optimizer.zero_grad()
+    return logits.detach()
+
+
+def recalibrate_batchnorm(net: nn.Module, batches: Batches, epoch: int, side: int) -> None:
+    """Compute the running statistics of all BatchNorms anew, from a few training batches.
+
+    Running averages lag behind weights that change fast: once many signs have flipped, the averages no longer describe
+    the net. Computing them anew takes 3 % of the time of an epoch and gains one point of accuracy for binary nets.
+    """
+    update_bn(itertools.islice(batches.epoch(epoch, side), BATCHNORM_BATCHES), net)
+
+
+def _start(run: Run, net: nn.Module, log: Callable[[str], None]) -> tuple[History, list[torch.optim.Optimizer]]:
+    """Return the history and the optimizers of a new or resumed training; move the net to its device."""
+    resumed = run.read_resume(net)
+    if resumed:
+        net.load_state_dict(resumed.net)  # before the move: Brevitas creates new parameters on the CPU when it loads
+    net.to(run.device, memory_format=torch.channels_last)
+    distributed.convert_sync_batchnorm(net)
+    optimizers, history = make_optimizers(net, run.recipe), History(run.config)
+    if resumed:
+        resumed.restore(optimizers)
+        history.rows = resumed.rows
+        log(f"{run.name}: resumed after epoch {len(history)} of {run.epochs}")
+    return history, optimizers
+
+
+def _batches(dataset: Dataset, run: Run) -> tuple[Batches, Batches]:
+    recipe = run.recipe
+    train_batches = Batches(
+        dataset.train_images,
+        dataset.train_labels,
+        recipe.batch_size,
+        shuffle=True,
+        augment=recipe.augment,
+        translate=recipe.translate,
+        cutout=recipe.cutout,
+        seed=run.config["seed"],
+        device=run.device,
+    )
+    return train_batches, Batches(dataset.test_images, dataset.test_labels, 1000, device=run.device)
+
+
+def _silent(_: str) -> None:
+    pass

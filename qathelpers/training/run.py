@@ -1,0 +1,311 @@
+"""`Run`: one training, what defines it, and its files on disk."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+import torch
+from filelock import FileLock, Timeout
+from torch import nn
+
+from ..common import distributed, hardware, settings
+from ..common.errors import MAX_SEED, CourseError, check_whole
+from ..common.files import check_writable, remove_leftovers
+from ..data.dataset import Dataset
+from ..nets import packing
+from ..nets.architectures import spec_of
+from ..nets.recipe import Recipe
+from . import checkpoint
+from .history import ROW, History
+
+# Valid file names on every operating system, without path separators.
+FILE_NAME = re.compile(r"\w[\w .+-]{0,79}")
+
+# Keys of a config that may differ between the two parts of an interrupted training. ("kB" depends on the trained
+# weights: a ternary layer that does not use its third level yet packs like a binary one.)
+CIRCUMSTANCES = {
+    "kB",
+    "processes",
+    "device",
+    "hardware",
+    "precision",
+    "versions",
+    "date",
+    "evaluation",
+    "test_loss",
+    "test_acc",
+}
+
+EXPECTED = {"net": "a torch.nn.Module", "dataset": "what `data.load` returns", "recipe": "a `Recipe`, or None"}
+
+
+def run_name(name: str, seed: int = 0) -> str:
+    """Return the name of a run's files without suffix: the net's name, and the seed unless the seed is 0."""
+    return name + (f"-seed{seed}" if seed else "")
+
+
+def differences(one: dict, other: dict) -> list[str]:
+    """Return the keys in which two configs describe different runs."""
+    return [key for key in one | other if key not in CIRCUMSTANCES and one.get(key) != other.get(key)]
+
+
+@dataclass
+class Resume:
+    """The state of a training after an epoch: the rows of its history, and the states of its net and its optimizers."""
+
+    rows: np.ndarray
+    net: checkpoint.Tensors
+    optimizers: list[dict[int, checkpoint.Tensors]]
+
+    def restore(self, optimizers: list[torch.optim.Optimizer]) -> None:
+        """Load the saved state into freshly made `optimizers`."""
+        for optimizer, state in zip(optimizers, self.optimizers, strict=True):
+            optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+@dataclass
+class Run:
+    """One training: its config and, in `folder`, its files.
+
+    The files are `<name>.npy` and `<name>.json` (history and config), `<name>.safetensors` (the trained net) and, until
+    the training is finished, `<name>.resume.safetensors`. Without a folder, nothing is saved.
+
+    Args:
+        config: What was trained (net, data, epochs, seed, recipe), and in which circumstances (hardware, versions).
+        folder: Where the files are.
+
+    Raises:
+        CourseError: If the run's name cannot be the name of a file.
+    """
+
+    config: dict
+    folder: Path | None = None
+
+    def __post_init__(self) -> None:
+        """Check the name before any work is done."""
+        self.folder = None if self.folder is None else Path(self.folder)
+        if self.folder and not FILE_NAME.fullmatch(self.name):
+            raise CourseError(
+                f"{self.name!r} is not a valid file name: give the net a name of up to 80 letters, digits, spaces or "
+                ". + - _"
+            )
+
+    @classmethod
+    def plan(
+        cls,
+        net: nn.Module,
+        dataset: Dataset,
+        epochs: int,
+        *,
+        recipe: Recipe | None = None,
+        seed: int = 0,
+        device: str | torch.device | None = None,
+        folder: str | Path | None = None,
+    ) -> "Run":
+        """Return the run of a training that has not begun yet; the arguments are those of `fit`."""
+        for argument, value, kind in (
+            ("net", net, nn.Module),
+            ("dataset", dataset, Dataset),
+            ("recipe", recipe, Recipe),
+        ):
+            if not isinstance(value, kind) and not (argument == "recipe" and value is None):
+                raise ValueError(f"{argument} is a {type(value).__name__}: pass {EXPECTED[argument]}")
+        check_whole("epochs", epochs, 1)
+        check_whole("seed", seed, 0, MAX_SEED)
+        spec, device = spec_of(net), hardware.find_device(device)
+        config = {
+            "name": spec.name,
+            "arch": spec.arch,
+            "bits": spec.bits,
+            "weights": sum(parameter.numel() for parameter in net.parameters()),
+            "kB": _packed_size(net),
+            "init_seed": spec.seed,
+            "data": dataset.name,
+            "train_images": len(dataset.train_labels),
+            "test_images": len(dataset.test_labels),
+            "epochs": min(epochs, settings.max_epochs() or epochs),
+            "seed": seed,
+            "recipe": asdict(recipe or spec.recipe),
+            "processes": distributed.world_size(),
+            "device": str(device),
+            "hardware": hardware.describe(device),
+            "precision": "bf16" if hardware.bf16_is_fast(device) else "fp32",
+            "evaluation": "fp32",
+            "versions": hardware.versions(),
+            "date": date.today().isoformat(),
+        }
+        return cls(config, folder)
+
+    @classmethod
+    def open(cls, folder: str | Path, name: str, seed: int = 0) -> "Run":
+        """Return a run whose files are in `folder`.
+
+        Raises:
+            CourseError: If its history is missing or damaged, or its config lacks the seed.
+        """
+        path = Path(folder) / f"{run_name(name, seed)}.npy"
+        config = History.load(path).config
+        if "seed" not in config:
+            raise CourseError(f"The config of {path} lacks seed: train the net again.")
+        return cls(config, folder)
+
+    @property
+    def name(self) -> str:
+        """The name of the run's files, without suffix."""
+        return run_name(self.config["name"], self.config["seed"])
+
+    @property
+    def epochs(self) -> int:
+        """Number of epochs of the whole training."""
+        return self.config["epochs"]
+
+    @property
+    def recipe(self) -> Recipe:
+        """How the net is trained."""
+        return Recipe(**self.config["recipe"])
+
+    @property
+    def device(self) -> torch.device:
+        """Where the net is trained."""
+        return torch.device(self.config["device"])
+
+    @property
+    def history_path(self) -> Path:
+        """The history's .npy file; the config is in the .json file beside it."""
+        return self.folder / f"{self.name}.npy"
+
+    @property
+    def weights_path(self) -> Path:
+        """The trained net's file."""
+        return self.folder / f"{self.name}.safetensors"
+
+    @property
+    def resume_path(self) -> Path:
+        """The file from which an interrupted training continues."""
+        return self.folder / f"{self.name}.resume.safetensors"
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Reserve the run's files for this process.
+
+        Raises:
+            CourseError: If the folder cannot be written, or if another process or thread is training this run.
+        """
+        if not self._writes:
+            yield
+            return
+        check_writable(self.folder)
+        lock = FileLock(self.folder / f".{self.name}.lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout as error:
+            raise CourseError(
+                f"Another process is training {self.name} in {self.folder}: wait until it has finished, stop it, or "
+                "set QAT_RESULTS_DIR to another folder."
+            ) from error
+        except NotImplementedError:  # a network file system without locks
+            pass
+        try:
+            for path in (
+                self.history_path,
+                self.history_path.with_suffix(".json"),
+                self.weights_path,
+                self.resume_path,
+            ):
+                remove_leftovers(path)
+            yield
+        finally:
+            lock.release()
+
+    def finished(self) -> History | None:
+        """Return the history if exactly this run is already finished, else None; print why files cannot be used."""
+        if not self.folder or not self.history_path.exists() or not self.weights_path.exists():
+            return None
+        try:
+            history, weights_config = History.load(self.history_path), checkpoint.read_config(self.weights_path)
+        except CourseError as error:
+            print(error)
+            return None
+        changed = differences(history.config, self.config)
+        if changed:
+            print(f"{self.history_path} is from a run with other settings ({', '.join(changed)}) and will be replaced.")
+        elif differences(weights_config, self.config):
+            print(f"{self.weights_path} and {self.history_path.name} are from different runs.")
+        elif len(history) == self.epochs:
+            return history
+        return None
+
+    def load_net(self, net: nn.Module | None = None) -> nn.Module:
+        """Return the trained net, in eval mode; see `checkpoint.load`."""
+        return checkpoint.load(self.weights_path, net)
+
+    def read_resume(self, net: nn.Module) -> Resume | None:
+        """Return the state in which the training of `net` was interrupted, or None; print why it cannot be used."""
+        if not self.folder or not self.resume_path.exists():
+            return None
+        try:
+            tensors, header = checkpoint.read(self.resume_path)
+            config = header["config"]
+            resume = _unflatten(tensors, np.array([tuple(row) for row in header["rows"]], ROW))
+        except (CourseError, KeyError, ValueError, TypeError) as error:
+            print(f"{self.resume_path} cannot be used, so the training starts again ({error}).")
+            return None
+        if differences(config, self.config):
+            print(f"{self.resume_path} is from a training with other settings; this one starts again.")
+            return None
+        problem = checkpoint.misfits(net, resume.net)
+        if problem:
+            print(f"{self.resume_path} is from a net with other layers ({problem}); this training starts again.")
+            return None
+        return resume
+
+    def save_epoch(self, history: History, net: nn.Module, optimizers: list[torch.optim.Optimizer]) -> None:
+        """Save the state of the training after an epoch, so that it can be resumed; save the history, too."""
+        if not self._writes:
+            return
+        tensors = {f"net.{key}": tensor for key, tensor in net.state_dict().items()}
+        for number, optimizer in enumerate(optimizers):
+            for index, state in optimizer.state_dict()["state"].items():
+                tensors |= {f"optimizer.{number}.{index}.{key}": tensor for key, tensor in state.items()}
+        checkpoint.write(self.resume_path, tensors, {"config": self.config, "rows": history.rows.tolist()})
+        history.save(self.history_path)
+
+    def finish(self, history: History, net: nn.Module) -> None:
+        """Add the accuracy of the trained net to the config, save net and history, and remove the resume file."""
+        self.config |= {"test_loss": float(history["test_loss"][-1]), "test_acc": float(history["test_acc"][-1])}
+        if not self._writes:
+            return
+        checkpoint.save(net, self.weights_path, self.config)
+        history.save(self.history_path)
+        self.forget()
+
+    def forget(self) -> None:
+        """Remove the resume file, so that the next training starts from the first epoch."""
+        if self.folder:
+            self.resume_path.unlink(missing_ok=True)
+
+    @property
+    def _writes(self) -> bool:
+        """Whether this process writes files: only the first of several processes does."""
+        return self.folder is not None and distributed.rank() == 0
+
+
+def _packed_size(net: nn.Module) -> float | None:
+    try:
+        return round(packing.kilobytes(net), 1)
+    except ValueError:  # weights are NaN or infinite; the training will say so
+        return None
+
+
+def _unflatten(tensors: checkpoint.Tensors, rows: np.ndarray) -> Resume:
+    net = {key.removeprefix("net."): tensor for key, tensor in tensors.items() if key.startswith("net.")}
+    optimizers: dict[int, dict] = {}
+    for key, tensor in tensors.items():
+        if key.startswith("optimizer."):
+            _, number, index, name = key.split(".")
+            optimizers.setdefault(int(number), {}).setdefault(int(index), {})[name] = tensor
+    return Resume(rows, net, [optimizers[number] for number in sorted(optimizers)])

@@ -1,0 +1,155 @@
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import multiprocessing, nn
+
+from qathelpers import nets, training
+from qathelpers.common import distributed, hardware
+from qathelpers.common.errors import CourseError
+from qathelpers.training.history import History
+
+pytestmark = pytest.mark.skipif(not torch.distributed.is_available(), reason="this PyTorch has no torch.distributed")
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def enter(rank, size, port, task, arguments):
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(size), "LOCAL_RANK": str(rank)}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    torch.set_num_threads(1)
+    distributed.init()
+    task(*arguments)
+
+
+def together(size, task, *arguments):
+    """Run `task` in `size` processes of one group."""
+    multiprocessing.spawn(enter, (size, free_port(), task, arguments), size)
+
+
+def never(device):
+    return False
+
+
+def save_gradients(name, arch, path):
+    generator = torch.Generator().manual_seed(0)
+    images, labels = torch.randn(65, 3, 32, 32, generator=generator), torch.randint(10, (65,), generator=generator)
+    net = nets.build(name, arch).train()
+    distributed.convert_sync_batchnorm(net)
+    images, labels = distributed.shard(images), distributed.shard(labels)
+    loss = F.cross_entropy(net(images), labels)
+    (loss * distributed.shard_weight(len(labels), loss.device)).backward()
+    distributed.all_reduce_gradients(net)
+    if distributed.rank() == 0:
+        torch.save({n: p.grad for n, p in net.named_parameters()} | dict(net.named_buffers()), path)
+
+
+def test_two_processes_have_the_gradients_and_statistics_of_one(tmp_path):
+    save_gradients("TernaryNN", "lenet", tmp_path / "1.pt")
+    together(2, save_gradients, "TernaryNN", "lenet", tmp_path / "2.pt")
+    one, two = (torch.load(tmp_path / f"{size}.pt") for size in (1, 2))
+    assert one.keys() == two.keys()
+    for key, values in one.items():
+        if values.is_floating_point() and values.numel():
+            assert (values - two[key]).abs().max() <= 2e-5 * values.abs().max() + 1e-7, key
+
+
+def train(data, folder, epochs):
+    hardware.bf16_is_fast = never  # the rounding of bf16 would hide differences in the arithmetic
+    net = nets.build("PytorchNN", "lenet")
+    training.fit(net, data, epochs, recipe=replace(net.spec.recipe, lr=0.01), folder=folder, log=lambda line: None)
+
+
+def test_the_first_epoch_has_the_losses_of_one_process(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(hardware, "bf16_is_fast", never)
+    train(tiny, tmp_path / "1", 1)
+    together(2, train, tiny, tmp_path / "2", 1)
+    one, two = (History.load(tmp_path / str(size) / "PytorchNN.npy") for size in (1, 2))
+    assert np.allclose(one["train_loss"], two["train_loss"], rtol=1e-3)
+    assert np.allclose(one["test_loss"], two["test_loss"], rtol=1e-3)
+    assert (one.config["processes"], two.config["processes"]) == (1, 2)
+
+
+def stop_after(epochs, data, folder):
+    def stop(history):
+        if len(history) == epochs:
+            raise KeyboardInterrupt
+
+    hardware.bf16_is_fast = never
+    net = nets.build("PytorchNN", "lenet")
+    training.fit(net, data, 3, folder=folder, on_epoch=stop, log=lambda line: None)
+
+
+def test_a_run_of_two_processes_resumes_in_one(tiny, tmp_path, capsys):
+    together(2, stop_after, 2, tiny, tmp_path)
+    assert len(History.load(tmp_path / "PytorchNN.npy")) == 2
+    net = nets.build("PytorchNN", "lenet")
+    history = training.fit(net, tiny, 3, folder=tmp_path)
+    assert re.search(r"PytorchNN.*epoch 2", capsys.readouterr().out)
+    assert len(history) == 3
+
+
+def sum_numbers():
+    for _ in range(100):
+        assert distributed.all_reduce([1, 2], torch.device("cpu")) == [2, 4]
+
+
+@pytest.mark.parametrize("attempt", range(4))
+def test_processes_end_without_an_error(attempt):
+    # Without the atexit handler, threads of gloo aborted every third process while Python shut down.
+    together(2, sum_numbers)
+
+
+def test_a_last_batch_with_fewer_images_than_processes_is_refused(monkeypatch):
+    monkeypatch.setattr(distributed, "world_size", lambda: 4)
+    distributed.check_last_batch(256, 64)
+    with pytest.raises(CourseError, match=r"3 images.* 4 processes.*batch_size"):
+        distributed.check_last_batch(259, 64)
+
+
+def test_a_single_process_changes_nothing():
+    net = nets.build("BinaryNN", "lenet")
+    distributed.convert_sync_batchnorm(net)
+    assert {type(m) for m in net.modules() if "Norm" in type(m).__name__} == {nn.BatchNorm1d, nn.BatchNorm2d}
+    assert distributed.shard_weight(7, torch.device("cpu")) == 1 and distributed.all_reduce(
+        [1, 2], torch.device("cpu")
+    ) == [1, 2]
+
+
+def ranks_of(pid):
+    children = subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True).stdout.split()
+    return [int(child) for child in children]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="finds the processes with pgrep")
+def test_when_one_process_dies_all_end_and_the_run_is_kept(tmp_path):
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", f"--master_port={free_port()}"]
+    command += ["-m", "qathelpers", "train", "-n", "500", "--name", "BinaryNN", "--arch", "lenet"]
+    settings = {"QAT_DATA": "shapes", "QAT_MAX_IMAGES": "400", "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=os.environ | settings
+    )
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if "epoch 3/500" in line:
+            break
+    os.kill(ranks_of(process.pid)[-1], signal.SIGKILL)
+    start = time.monotonic()
+    rest = process.communicate(timeout=60)[0]
+    assert time.monotonic() - start < 60 and process.returncode != 0
+    assert "-9" in rest and sum("epoch 3/500" in line for line in lines) == 1
+    assert len(History.load(tmp_path / "runs" / "shapes" / "lenet" / "BinaryNN.npy")) >= 3

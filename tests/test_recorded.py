@@ -1,0 +1,81 @@
+"""The runs that come with the course: complete, readable by this version, and as good as their configs say."""
+
+import dataclasses
+
+import pytest
+
+from qathelpers import data, nets, results
+from qathelpers.data import Batches
+from qathelpers.nets import Recipe
+from qathelpers.training import checkpoint, evaluate
+
+from .conftest import SETTINGS
+
+CHECKPOINTS = results.RECORDED / "checkpoints" / "cifar10"
+NETS = [(path.stem, path.parent.name) for path in sorted(CHECKPOINTS.glob("*/*.safetensors"))]
+THREE = {"PytorchNN", "TernaryNN", "BinaryNN"}
+SIX = THREE | {"XnorNN", "Int2NN", "Int4NN"}
+RUNS = {"convnet": SIX | {"Int8NN"}, "sharpnet": SIX, "sharpnet-x2": SIX, "lenet": THREE}
+
+
+def test_the_runs_that_the_course_shows_are_recorded():
+    assert set(results.recorded_archs()) == set(RUNS)
+    for arch, names in RUNS.items():
+        assert names <= {history.name for history in results.recorded_histories(arch)}
+        assert {(name, arch) for name in names - {"PytorchNN"}} <= set(NETS)
+
+
+@pytest.mark.parametrize("arch", RUNS)
+def test_every_recorded_history_is_complete_and_has_settings_of_todays_recipe(arch):
+    settings = {field.name for field in dataclasses.fields(Recipe)}
+    for history in results.recorded_histories(arch, seed=None):
+        config = history.config
+        assert {"lr", "augment"} <= set(config["recipe"]) <= settings  # those that a recipe has had since have defaults
+        assert isinstance(Recipe(**config["recipe"]), Recipe)
+        assert config["name"] in nets.SCHEMES and config["arch"] == arch and config["data"] == "cifar10"
+        assert len(history) == config["epochs"] and config["evaluation"] in ("fp32", "bf16")
+        found = results.recorded_history(history.name, arch, seed=config["seed"])
+        assert (found.rows == history.rows).all() and found.config == config
+
+
+@pytest.mark.parametrize(("name", "arch"), NETS)
+def test_every_recorded_net_is_that_of_its_history(name, arch):
+    net, history = results.recorded_net(name, arch), results.recorded_history(name, arch)
+    assert (net.spec.name, net.spec.arch, net.spec.seed) == (name, arch, history.config["init_seed"])
+    assert not net.training and sum(p.numel() for p in net.parameters()) == history.config["weights"]
+    config = checkpoint.read_config(CHECKPOINTS / arch / f"{name}.safetensors")
+    assert set(config) == set(history.config)
+    assert {key for key in config if config[key] != history.config[key]} <= {"date"}
+    assert history.evaluation == "fp32" and history.test_acc == config["test_acc"]
+    assert history.test_acc == pytest.approx(history["test_acc"][-1], abs=0.02)  # of the last epoch, perhaps in bf16
+
+
+def test_a_recorded_net_has_its_recorded_accuracy(monkeypatch):
+    cache = SETTINGS.get("QAT_CACHE_DIR") or results.RECORDED / "cifar10"
+    monkeypatch.setenv("QAT_CACHE_DIR", str(cache))
+    if not data.cache_file().exists():
+        pytest.skip("needs CIFAR-10")
+    dataset = data.load("cifar10")
+    loss, accuracy = evaluate(
+        results.recorded_net("BinaryNN", "lenet"), Batches(dataset.test_images, dataset.test_labels, 1000)
+    )
+    config = results.recorded_history("BinaryNN", "lenet").config
+    assert accuracy == pytest.approx(config["test_acc"], abs=2e-4)  # sums may differ in their last bit
+    assert loss == pytest.approx(config["test_loss"], rel=1e-4)
+
+
+@pytest.mark.parametrize("arch", RUNS)
+def test_the_readme_shows_the_recorded_runs(arch):
+    assert results.markdown(arch) in (results.RECORDED.parent / "README.md").read_text()
+
+
+def test_recorded_histories_are_those_of_one_seed_or_of_all():
+    def seeds(**options):
+        return {history.config["seed"] for history in results.recorded_histories("lenet", **options)}
+
+    assert seeds() == {0} and seeds(seed=1) == {1} and seeds(seed=None) >= {0, 1, 2} and not seeds(seed=99)
+
+
+def test_the_recorded_nets_stay_small():
+    files = (results.RECORDED / "checkpoints").rglob("*.safetensors")
+    assert 0 < sum(file.stat().st_size for file in files) < 15e6

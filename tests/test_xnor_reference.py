@@ -1,0 +1,73 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from qathelpers import nets
+from qathelpers.deploy import xnor_reference
+
+from .test_openvino_export import trained
+
+
+@given(st.integers(1, 40), st.integers(1, 6), st.integers(1, 6), st.integers(0, 1000))
+def test_counting_bits_equals_multiplying_signs(length, n, m, seed):
+    rng = np.random.default_rng(seed)
+    a, b = rng.choice([-1, 0, 1], (n, length)), rng.choice([-1, 1], (m, length))
+    bits = [np.packbits(values, axis=1) for values in (a > 0, b > 0, a != 0)]
+    assert (xnor_reference.dot(*bits) == a @ b.T).all()
+
+
+def test_popcount_is_the_same_for_older_numpy(monkeypatch):
+    numbers = np.arange(256, dtype=np.uint8)
+    expected = [bin(number).count("1") for number in range(256)]
+    assert xnor_reference.popcount(numbers).tolist() == expected
+    monkeypatch.delattr(np, "bitwise_count", raising=False)
+    assert xnor_reference.popcount(numbers).tolist() == expected
+
+
+@pytest.mark.parametrize("stride, padding", [(1, 0), (1, 1), (2, 1)])
+def test_a_layer_of_signs_is_exact(stride, padding):
+    layer = nets.SCHEMES["XnorNN"].conv(5, 3, 3, stride=stride, padding=padding)
+    images = torch.randn(2, 5, 7, 9).sign()
+    counted, expected = xnor_reference.CountingLayer(layer)(images), layer(images)
+    steps = counted / xnor_reference.CountingLayer(layer).scale
+    assert torch.allclose(counted, expected, atol=1e-6) and torch.allclose(steps, steps.round(), atol=1e-4)
+
+
+@pytest.mark.parametrize("arch", list(nets.ARCHITECTURES))
+def test_a_whole_net_computes_the_same(arch):
+    net, images = trained("XnorNN", arch), torch.randn(16, 3, 32, 32)
+    counting = xnor_reference.convert(net)
+    counters = [module for module in counting.modules() if isinstance(module, xnor_reference.CountingLayer)]
+    assert len(counters) == sum(isinstance(module, nn.Conv2d | nn.Linear) for module in net.modules())
+    with torch.no_grad():
+        gaps = (counting(images) - net(images)).abs().amax(1)
+    # Sums of signs are exact here but rounded in floats, which can move an activation across the threshold of a sign.
+    assert (gaps > 1e-3).sum() <= 2
+
+
+def test_converting_does_not_change_the_net():
+    net = nets.build("XnorNN", "lenet").train()
+    before = {key: value.clone() for key, value in net.state_dict().items()}
+    counting = xnor_reference.convert(net)
+    assert net.training and not counting.training
+    assert not any(isinstance(module, xnor_reference.CountingLayer) for module in net.modules())
+    assert not any(module._forward_pre_hooks for module in net.modules())
+    assert all(torch.equal(before[key], value) for key, value in net.state_dict().items())
+    own = {tensor.data_ptr() for tensor in net.state_dict().values()}
+    assert own.isdisjoint(tensor.data_ptr() for tensor in counting.state_dict().values())
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_nets_and_images_on_a_gpu_are_moved_to_the_cpu():
+    net, images = trained("XnorNN", "convnet"), torch.randn(4, 3, 32, 32)
+    expected = xnor_reference.convert(net)(images)
+    assert torch.equal(xnor_reference.convert(net.cuda())(images.cuda()), expected)
+    assert next(net.parameters()).is_cuda
+
+
+def test_layers_of_other_nets_are_not_replaced():
+    counting = xnor_reference.convert(nets.build("TernaryNN"))
+    assert not any(isinstance(module, xnor_reference.CountingLayer) for module in counting.modules())
