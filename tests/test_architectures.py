@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from qathelpers import nets
-from qathelpers.nets import Recipe, weights
+from qathelpers.nets import weights
 
 
 @pytest.mark.parametrize("arch", nets.ARCHITECTURES)
@@ -81,7 +81,7 @@ def test_the_recipe_is_the_architectures_changed_by_the_scheme(arch):
 
 
 def test_a_scheme_of_your_own_is_in_the_spec_and_brings_its_recipe():
-    mine = nets.Scheme("MyNN", "W1A32", nets.quantizers.BinaryWeight, recipe={"lr": 0.03})
+    mine = nets.Scheme("MyNN", "W1A32", nets.quantizers.BinaryWeight, first_last=None, recipe={"lr": 0.03})
     spec = nets.build(mine, "lenet").spec
     assert (spec.name, spec.bits, spec.scheme) == ("MyNN", "W1A32", mine)
     assert spec.recipe == replace(nets.architecture("lenet").recipe, lr=0.03)
@@ -90,4 +90,4 @@ def test_a_scheme_of_your_own_is_in_the_spec_and_brings_its_recipe():
 def test_a_net_from_elsewhere_is_known_by_its_class():
     spec = nets.spec_of(nn.Sequential(nn.Flatten(), nn.Linear(3072, 10)))
     assert (spec.name, spec.arch, spec.bits, spec.seed) == ("Sequential", "Sequential", "unknown", None)
-    assert spec.recipe == Recipe()
+    assert spec.recipe.optimizer == "adam"  # which suits every net

@@ -128,7 +128,15 @@ def test_resized_images_show_the_same_content_on_fewer_pixels():
 
 
 @pytest.mark.parametrize(
-    ("full", "sides"), [(32, [16, 20, 24, 28, 32, 32]), (48, [16, 24, 32, 40, 48, 48]), (16, [16] * 6)]
+    ("full", "sides"),
+    [
+        (32, [16, 20, 24, 28, 32, 32]),
+        (48, [16, 24, 32, 40, 48, 48]),
+        (30, [16, 20, 24, 28, 30, 30]),
+        (28, [16, 20, 24, 24, 28, 28]),
+        (16, [16] * 6),
+        (8, [8] * 6),
+    ],
 )
 def test_progressive_resizing_goes_from_16_pixels_to_the_full_size(full, sides):
     assert [progressive_side(progress, full) for progress in (0, 0.25, 0.5, 0.75, 1, 1.5)] == sides

@@ -126,7 +126,7 @@ def test_a_loss_that_is_nan_names_the_step_and_the_learning_rate(tiny):
 def test_a_net_from_elsewhere_trains_with_the_default_recipe(tiny):
     net = nn.Sequential(nn.Flatten(), nn.Linear(3072, 10))
     history = fit(net, tiny, 1, device="cpu")
-    assert history.name == "Sequential" and Recipe(**history.config["recipe"]) == Recipe()
+    assert history.name == "Sequential" and Recipe(**history.config["recipe"]).optimizer == "adam"
 
 
 def test_a_dead_layer_is_named_after_the_training(tiny):

@@ -92,7 +92,7 @@ def test_without_exact_the_runtime_rounds_activations_that_the_net_does_not_quan
 
 @needs_deploy
 def test_a_scheme_of_your_own_is_exported(tmp_path):
-    net = nets.build(nets.Scheme("Mine", "W8A32", Int8WeightPerTensorFloat), "lenet").eval()
+    net = nets.build(nets.Scheme("Mine", "W8A32", Int8WeightPerTensorFloat, first_last=None), "lenet").eval()
     images = torch.randn(8, 3, 32, 32)
     with torch.no_grad():
         expected = net(images)

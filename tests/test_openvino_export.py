@@ -1,7 +1,12 @@
 import brevitas.nn as qnn
 import pytest
 import torch
-from brevitas.quant import Int8ActPerTensorFloat
+from brevitas.quant import (
+    Int8ActPerTensorFloat,
+    Int32Bias,
+    ShiftedUint8ActPerTensorFloat,
+    ShiftedUint8WeightPerChannelFloat,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -121,3 +126,177 @@ def test_converting_does_not_change_the_net():
     before = {key: value.clone() for key, value in net.state_dict().items()}
     openvino_export.convert(net)
     assert net.training and all(torch.equal(before[key], value) for key, value in net.state_dict().items())
+
+
+BINARY = {"weight_quant": nets.quantizers.BinaryWeight}
+
+
+def sign():
+    return qnn.QuantIdentity(act_quant=nets.quantizers.BinaryActivation)
+
+
+def around(*middle, channels=16):
+    """A small net with `middle` between two float layers, and BatchNorm statistics that are not 0 and 1."""
+    torch.manual_seed(0)
+    norm = nn.BatchNorm2d(16)
+    nn.init.normal_(norm.bias)
+    tail = [nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(channels, 10)]
+    net = nn.Sequential(nn.Conv2d(3, 16, 3), norm, *middle, *tail)
+    return net.train()(torch.randn(8, 3, 16, 12)) is not None and net.eval()
+
+
+CONVERTED = {
+    "float convolution with groups": lambda: around(nn.ReLU(), nn.Conv2d(16, 8, 3, groups=4), channels=8),
+    "binary bias": lambda: around(sign(), qnn.QuantConv2d(16, 16, 3, bias=True, **BINARY)),
+    "binary depthwise": lambda: around(sign(), qnn.QuantConv2d(16, 16, 3, groups=16, **BINARY)),
+    "padding='same' with a stride": lambda: around(sign(), qnn.QuantConv2d(16, 16, 4, 2, padding="same", **BINARY)),
+    "overlapping pooling": lambda: around(nn.ReLU(), nn.MaxPool2d(3, 2, 1)),
+    "pooling rounded up": lambda: around(nn.ReLU(), nn.MaxPool2d((3, 2), 2, ceil_mode=True)),
+    "dilated pooling": lambda: around(nn.ReLU(), nn.MaxPool2d(2, 1, dilation=2)),
+    "sign, BatchNorm": lambda: around(sign(), nn.BatchNorm2d(16), nn.Conv2d(16, 16, 1)),
+    "BatchNorm without parameters": lambda: around(nn.BatchNorm2d(16, affine=False), nn.ReLU()),
+    "one layer twice": lambda: around(*[sign(), qnn.QuantConv2d(16, 16, 1, **BINARY)] * 2),
+    "linear at every position": lambda: nn.Sequential(nn.Flatten(2), sign(), qnn.QuantLinear(192, 8, **BINARY)).eval(),
+    "asymmetric weights": lambda: around(
+        nn.ReLU(), qnn.QuantConv2d(16, 16, 3, weight_quant=ShiftedUint8WeightPerChannelFloat)
+    ),
+    "quantizers switched off": lambda: around(
+        qnn.QuantReLU(act_quant=None), qnn.QuantConv2d(16, 16, 3, weight_quant=None)
+    ),
+    "QuantTensors": lambda: around(qnn.QuantReLU(act_quant=nets.quantizers.Int4Activation, return_quant_tensor=True)),
+    "dropout": lambda: around(nn.Dropout2d(), nn.Identity()),
+}
+
+
+@needs_openvino
+@pytest.mark.parametrize("make", CONVERTED.values(), ids=CONVERTED)
+def test_other_layers_are_converted(make):
+    net, images = make(), torch.randn(4, 3, 16, 12)
+    with torch.no_grad():
+        expected = net(images)
+    assert torch.allclose(openvino_export.compiled(net, 4, shape=(3, 16, 12))(images), expected, atol=1e-4, rtol=1e-4)
+
+
+class OwnConvNet(nets.ConvNet):
+    def forward(self, images):
+        return 2 * super().forward(images)
+
+
+class OwnConv(nn.Conv2d):
+    def _conv_forward(self, x, weight, bias):
+        return super()._conv_forward(x, weight / 2, bias)
+
+
+def with_another_forward():
+    net = around(nn.ReLU())
+    net[2].forward = torch.sigmoid
+    return net
+
+
+def with_nan():
+    net = around()
+    net[0].weight.data[0] = torch.nan
+    return net
+
+
+REFUSED = {
+    "reflect": lambda: around(nn.Conv2d(16, 16, 3, padding=1, padding_mode="reflect")),
+    "input_quant": lambda: around(qnn.QuantConv2d(16, 16, 3, input_quant=Int8ActPerTensorFloat, **BINARY)),
+    "output_quant": lambda: around(qnn.QuantConv2d(16, 16, 3, output_quant=Int8ActPerTensorFloat, **BINARY)),
+    "bias_quant": lambda: around(
+        qnn.QuantReLU(return_quant_tensor=True), qnn.QuantConv2d(16, 16, 3, bias=True, bias_quant=Int32Bias, **BINARY)
+    ),
+    "ConvTranspose2d": lambda: around(nn.ConvTranspose2d(16, 16, 2)),
+    "QuantConv1d": lambda: nn.Sequential(nn.Flatten(2), qnn.QuantConv1d(3, 4, 3, **BINARY)),
+    "zero point": lambda: around(qnn.QuantIdentity(act_quant=ShiftedUint8ActPerTensorFloat)),
+    "signed": lambda: around(qnn.QuantReLU(act_quant=nets.quantizers.Int4Activation.let(signed=True))),
+    "OwnConvNet": lambda: OwnConvNet(nets.SCHEMES["XnorNN"], widths=(8, 8, 8)).eval(),
+    "_conv_forward": lambda: around(OwnConv(16, 16, 3)),
+    "2 .ReLU.*forward was replaced": with_another_forward,
+    "track_running_stats": lambda: around(nn.BatchNorm2d(16, track_running_stats=False)),
+    "output_size": lambda: nn.Sequential(nn.AdaptiveMaxPool2d(2), nn.Flatten()),
+    "batch dimension": lambda: nn.Sequential(nn.Flatten(0)),
+    "NaN": with_nan,
+    "GELU": lambda: around(nn.GELU()),
+}
+
+
+@needs_openvino
+@pytest.mark.parametrize(("reason", "make"), REFUSED.items(), ids=REFUSED)
+def test_what_cannot_be_converted_is_refused(reason, make):
+    with pytest.raises(CourseError, match=reason):
+        openvino_export.convert(make(), shape=(3, 16, 12))
+
+
+@needs_openvino
+def test_a_net_that_differs_without_a_reason_is_refused():
+    net = around(sign(), qnn.QuantConv2d(16, 16, 3, **BINARY))
+    net[-1].register_forward_hook(lambda module, inputs, output: output / 2)
+    with pytest.raises(CourseError, match="does not compute what the net computes"):
+        openvino_export.convert(net, shape=(3, 16, 12))
+
+
+@needs_openvino
+@pytest.mark.parametrize("arch", ["lenet", "convnet"])
+@pytest.mark.parametrize("name", list(nets.SCHEMES))
+def test_untrained_nets_are_converted(name, arch):
+    openvino_export.convert(nets.build(name, arch), batch=3)
+
+
+@needs_openvino
+@pytest.mark.parametrize("batch", [1, 8])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_chains_of_8_bit_linear_layers_are_right_for_any_number_of_threads(batch, threads):
+    openvino_export.compiled(nets.build("Int8NN", "lenet"), batch, threads)  # raises an error if logits differ
+
+
+@st.composite
+def conv_options(draw):
+    """Options of a convolution from 8 or 16 channels to 16."""
+    pair = lambda low, high: draw(st.tuples(st.integers(low, high), st.integers(low, high)))  # noqa: E731
+    channels = draw(st.sampled_from([8, 12, 16]))
+    padding = draw(st.sampled_from(["same", "valid", "pair"]))
+    return {
+        "in_channels": channels,
+        "out_channels": 16,
+        "kernel_size": pair(1, 3),
+        "stride": pair(1, 2),
+        "padding": pair(0, 2) if padding == "pair" else padding,
+        "dilation": pair(1, 2),
+        "groups": draw(st.sampled_from([g for g in (1, 2, 4, 8) if channels % g == 0])),
+        "bias": draw(st.booleans()),
+        "padding_mode": draw(st.sampled_from(["zeros", "zeros", "zeros", "circular"])),
+    }
+
+
+def make_or_skip(layer, **options):
+    try:
+        return layer(**options)
+    except ValueError:  # PyTorch allows padding="same" with a stride of 1 only
+        return layer(**{**options, "padding": 0})
+
+
+def equal_or_refused(convert, net, images):
+    """Compare the logits of the net with those of the conversion, unless its settings are refused with their name."""
+    with torch.no_grad():
+        expected = net(images)
+    try:
+        got = convert(net)(images)
+    except CourseError as error:
+        assert "padding_mode" in str(error)
+        return
+    assert torch.allclose(got, expected, atol=1e-4, rtol=1e-4)
+
+
+@needs_openvino
+@given(conv_options(), st.sampled_from(["float", "binary", "ternary"]), st.booleans())
+@settings(max_examples=60, deadline=None)
+def test_a_converted_convolution_computes_the_same_or_is_refused(options, kind, of_signs):
+    if kind == "float":
+        layer = make_or_skip(nn.Conv2d, **options)
+    else:
+        quantizer = nets.quantizers.BinaryWeight if kind == "binary" else nets.quantizers.TernaryWeight
+        layer = make_or_skip(qnn.QuantConv2d, weight_quant=quantizer, **options)
+    net = nn.Sequential(sign() if of_signs else nn.Identity(), layer).eval()
+    shape = (options["in_channels"], 9, 8)
+    equal_or_refused(lambda net: openvino_export.compiled(net, 2, shape=shape), net, torch.randn(2, *shape))

@@ -17,7 +17,7 @@ from qathelpers.training.optimizers import set_learning_rates
 # The scale of each output channel of a weight is a parameter of four dimensions, or of two in a linear layer.
 LEARNED = Int8WeightPerChannelFloat.let(scaling_impl_type="parameter_from_stats")
 OWN = {
-    "learned scales": Scheme("MyNN", "W8A4", LEARNED, quantizers.Int4Activation),
+    "learned scales": Scheme("MyNN", "W8A4", LEARNED, quantizers.Int4Activation, first_last=None),
     "learned scales everywhere": Scheme("MyNN", "W8A4", LEARNED, quantizers.Int4Activation, first_last=LEARNED),
 }
 

@@ -119,26 +119,34 @@ def test_a_layer_of_zeros_stays_finite():
 
 
 @pytest.mark.parametrize(
-    ("quantizer", "expected"),
+    ("quantizer", "bits"),
     [
-        (q.BinaryWeight, True),
-        (SignedBinaryWeightPerTensorConst, True),
-        (q.TernaryWeight, False),
-        (q.Int8Weight, False),
-        (q.Int8Weight.let(bit_width=1), True),
-        (None, False),
+        (q.BinaryWeight, 1),
+        (SignedBinaryWeightPerTensorConst, 1),
+        (q.TernaryWeight, 2),
+        (q.Int8Weight, 8),
+        (q.Int8Weight.let(bit_width=1), 1),
+        (None, None),
     ],
 )
-def test_a_weight_quantizer_is_binary_if_it_has_one_bit(quantizer, expected):
-    assert q.is_binary(conv(quantizer).weight_quant) is expected
+def test_the_bits_of_a_weight_quantizer(quantizer, bits):
+    weight_quant = conv(quantizer).weight_quant
+    assert q.bits_of(weight_quant) == bits and q.is_binary(weight_quant) is (bits == 1)
 
 
 @pytest.mark.parametrize(
-    ("quantizer", "expected"),
-    [(q.BinaryActivation, True), (SignedBinaryActPerTensorConst, True), (q.Int2Activation, False), (None, False)],
+    ("quantizer", "bits"),
+    [(q.BinaryActivation, 1), (SignedBinaryActPerTensorConst, 1), (q.Int2Activation, 2), (None, None)],
 )
-def test_an_activation_quantizer_is_binary_if_it_has_one_bit(quantizer, expected):
-    assert q.is_binary(qnn.QuantIdentity(act_quant=quantizer).act_quant) is expected
+def test_the_bits_of_an_activation_quantizer(quantizer, bits):
+    act_quant = qnn.QuantIdentity(act_quant=quantizer).act_quant
+    assert q.bits_of(act_quant) == bits and q.is_binary(act_quant) is (bits == 1)
+
+
+def test_a_floating_point_format_has_no_bits_and_is_not_binary():
+    formats = pytest.importorskip("brevitas.quant.float", reason="needs a newer Brevitas")
+    act_quant = qnn.QuantReLU(act_quant=formats.Fp8e4m3ActPerTensorFloat).act_quant
+    assert q.bits_of(act_quant) is None and not q.is_binary(act_quant)
 
 
 def test_the_learned_parameters_are_the_scales_of_the_activations():

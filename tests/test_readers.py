@@ -2,6 +2,7 @@ import io
 import pickle
 import re
 import struct
+import tarfile
 
 import numpy as np
 import pyarrow as pa
@@ -133,3 +134,38 @@ def test_a_damaged_png_is_named(tmp_path, arrays, damage, reason):
     path.write_bytes(damage(path.read_bytes()) if damage else small)
     with pytest.raises(CourseError, match=rf"cat/3\.png .*{reason}"):
         readers.read_folder(tmp_path)
+
+
+def test_files_that_a_file_manager_left_are_ignored(tmp_path, arrays):
+    write_pngs(tmp_path, arrays)
+    for folder in [tmp_path, *(path for path in tmp_path.rglob("*") if path.is_dir())]:
+        for name in ("._0.png", ".DS_Store", "Thumbs.db", "desktop.ini", "notes.txt"):
+            (folder / name).write_bytes(b"\0\5\x16\7")
+    (tmp_path / "__MACOSX" / "train" / "cat").mkdir(parents=True)
+    (tmp_path / "__MACOSX" / "train" / "cat" / "._0.png").write_bytes(b"\0")
+    assert content(readers.read_folder(tmp_path)) == content(arrays)
+
+
+def test_extensions_may_be_in_upper_case(tmp_path, arrays):
+    write_pngs(tmp_path, arrays)
+    for path in list(tmp_path.rglob("*.png")):
+        path.rename(path.with_suffix(".PNG"))
+    assert content(readers.read_folder(tmp_path)) == content(arrays)
+
+
+def test_a_copy_of_jpegs_is_called_what_it_is(tmp_path, arrays):
+    write_pngs(tmp_path, arrays)
+    path = tmp_path / "train" / "cat" / "3.png"
+    Image.open(path).save(path.with_suffix(".jpg"))
+    path.unlink()
+    with pytest.raises(CourseError, match=r"cat/3\.jpg is a JPEG image"):
+        readers.read_folder(tmp_path)
+
+
+def test_an_archive_with_the_files_of_a_mac(tmp_path, arrays):
+    write_pngs(tmp_path / "cifar10", arrays)
+    (tmp_path / "cifar10" / "train" / "cat" / "._3.png").write_bytes(b"\0\5\x16\7")
+    with tarfile.open(tmp_path / "x.tar", "w") as archive:
+        archive.add(tmp_path / "cifar10", "cifar10")
+        archive.add(tmp_path / "cifar10" / "train" / "cat" / "._3.png", "__MACOSX/cifar10/train/cat/._3.png")
+    assert content(readers.read_png_archive([tmp_path / "x.tar"])) == content(arrays)

@@ -11,13 +11,17 @@ from qathelpers.nets import Recipe, build
 from qathelpers.results import reproduce
 from qathelpers.training import fit
 
+from .conftest import forget_settings
+
 
 @pytest.fixture(scope="module")
 def recorded(tiny):
     """A run that differs from the defaults in everything, on the first images of the stand-in."""
     recipe = Recipe(batch_size=64, lr=0.1, label_smoothing=0.05)
     net = build("TernaryNN", "lenet", seed=4)
-    return fit(net, tiny.take(train=100, test=50), 2, recipe=recipe, seed=3, device="cpu")
+    with pytest.MonkeyPatch.context() as patch:
+        forget_settings(patch)  # this fixture is made before those of a single test
+        return fit(net, tiny.take(train=100, test=50), 2, recipe=recipe, seed=3, device="cpu")
 
 
 @pytest.fixture

@@ -3,7 +3,12 @@
 import brevitas.nn as qnn
 import pytest
 import torch
-from brevitas.quant import SignedBinaryActPerTensorConst, Uint8ActPerTensorFloat
+from brevitas.quant import (
+    Int8ActPerTensorFloat,
+    SignedBinaryActPerTensorConst,
+    SignedTernaryActPerTensorConst,
+    Uint8ActPerTensorFloat,
+)
 from torch import nn
 
 from qathelpers.nets import SCHEMES, ConvNet, Scheme, build, quantizers, weights
@@ -19,12 +24,17 @@ BINARY = {
     "with another scale": quantizers.BinaryActivation.let(scaling_init=0.5),
     "Brevitas' own": SignedBinaryActPerTensorConst,
 }
-SIGNED = BINARY | {"signed 4-bit": quantizers.Int4Activation.let(signed=True)}
-UNSIGNED = {"ours": quantizers.Int4Activation, "Brevitas' own": Uint8ActPerTensorFloat}
+SIGNED_2_BIT = {"ours, signed": quantizers.Int2Activation.let(signed=True), "ternary": SignedTernaryActPerTensorConst}
+BEHIND_A_RELU = {
+    "ours": quantizers.Int4Activation,
+    "Brevitas' own": Uint8ActPerTensorFloat,
+    "ours, signed": quantizers.Int4Activation.let(signed=True),
+    "Brevitas' own, signed": Int8ActPerTensorFloat,
+}
 
 
 def with_activation(quantizer):
-    return Scheme("MyNN", "W1A?", quantizers.BinaryWeight, quantizer)
+    return Scheme("MyNN", "W1A?", quantizers.BinaryWeight, quantizer, first_last=quantizers.BinaryWeight)
 
 
 def test_the_schemes_of_the_course_are_there():
@@ -33,19 +43,22 @@ def test_the_schemes_of_the_course_are_there():
     assert set(SCHEMES) == plain | with_8bit_ends
 
 
-@pytest.mark.parametrize("quantizer", SIGNED.values(), ids=SIGNED)
-def test_a_signed_activation_is_not_behind_a_relu(quantizer):
+@pytest.mark.parametrize("quantizer", (BINARY | SIGNED_2_BIT).values(), ids=BINARY | SIGNED_2_BIT)
+def test_a_signed_activation_of_one_or_two_bits_is_not_behind_a_relu(quantizer):
+    """Behind a ReLU, it would never reach its negative levels."""
     act = with_activation(quantizer).act()
     assert isinstance(act, qnn.QuantIdentity)
     values = act.eval()(torch.linspace(-3, 3, 101))
     assert values.min() < 0 < values.max()
 
 
-@pytest.mark.parametrize("quantizer", UNSIGNED.values(), ids=UNSIGNED)
-def test_an_unsigned_activation_is_a_quantized_relu(quantizer):
+@pytest.mark.parametrize("quantizer", BEHIND_A_RELU.values(), ids=BEHIND_A_RELU)
+def test_other_activations_are_quantized_relus(quantizer):
+    """A signed quantizer of many bits alone would be nearly linear, and a net without nonlinearities learns little."""
     act = with_activation(quantizer).act()
     assert isinstance(act, qnn.QuantReLU)
-    assert act.eval()(torch.linspace(-3, 3, 101)).min() == 0
+    values = act.eval()(torch.linspace(-3, 3, 101))
+    assert values.min() == 0 and len(values.unique()) > 4
 
 
 def test_without_a_quantizer_the_activation_is_a_float_relu():
@@ -66,7 +79,7 @@ def test_binary_activations_get_a_stem_with_several_fixed_thresholds(quantizer, 
     assert (shares > 0).all() and (shares < 0.5).all() and (shares.diff(dim=0) < 0).all()
 
 
-@pytest.mark.parametrize("quantizer", [None, *UNSIGNED.values(), SIGNED["signed 4-bit"]])
+@pytest.mark.parametrize("quantizer", [None, *SIGNED_2_BIT.values(), *BEHIND_A_RELU.values()])
 def test_other_activations_get_a_stem_that_is_centred_and_learns(quantizer):
     scheme = with_activation(quantizer)
     stem = scheme.stem(4, stride=2)

@@ -8,12 +8,13 @@ import pytest
 import torch
 from PIL import Image
 
-from qathelpers import nets, results, training
+from qathelpers import data, nets, results, training
+from qathelpers.common.errors import CourseError
 from qathelpers.nets import weights
 from qathelpers.training import checkpoint
 from qathelpers.training.history import History
 from qathelpers.widgets import Comparison, PictureGuesser, QuantizerExplorer, Setting, TrainingPanel
-from qathelpers.widgets.guesser import uploaded_content
+from qathelpers.widgets.guesser import uploaded_file
 
 PNG = b"\x89PNG"
 
@@ -306,19 +307,68 @@ def test_the_guesser_takes_photos_and_refuses_other_files(guesser):
         assert image.size == (192, 192) and all(
             abs(a - b) < 4 for a, b in zip(image.getpixel((96, 96)), (200, 30, 30), strict=True)
         )
-    answer = guesser.answer.value
-    upload(guesser, b"not an image")
+    assert guesser.predictions and guesser.answer.value
+    upload(guesser, b"not an image", "<b>.txt")
     refused = guesser.status.value
-    assert refused != of_photo and bytes(guesser.image.value) == shown and guesser.answer.value == answer
+    assert "&lt;b&gt;.txt is not a picture" in refused
+    assert guesser.predictions == {} and guesser.answer.value == "" and guesser.image.layout.visibility == "hidden"
     guesser.upload.value = ()
     assert guesser.status.value == refused
     upload(guesser, photo("PNG"))
     assert guesser.status.value == of_photo
+    assert guesser.predictions and guesser.answer.value and guesser.image.layout.visibility == "visible"
 
 
 def test_uploads_are_read_from_ipywidgets_7_and_8():
-    assert uploaded_content({"a.jpg": {"content": b"seven"}}) == b"seven"
-    assert uploaded_content(({"name": "a.jpg", "content": memoryview(b"eight")},)) == b"eight"
+    assert uploaded_file({"a.jpg": {"content": b"seven"}}) == ("a.jpg", b"seven")
+    assert uploaded_file(({"name": "a.jpg", "content": memoryview(b"eight")},)) == ("a.jpg", b"eight")
+
+
+@pytest.mark.parametrize("given", ["a dict of one", "a net", "no nets"])
+def test_the_guesser_takes_one_net_and_no_nets(tiny, given):
+    net = nets.build("BinaryNN", "lenet")
+    guesser = PictureGuesser(tiny, {"a dict of one": {"<mine>": net}, "a net": net, "no nets": {}}[given])
+    names = {"a dict of one": {"<mine>"}, "a net": {"BinaryNN"}, "no nets": set()}[given]
+    assert set(guesser.predictions) == names and guesser.disagreeing == []
+    assert guesser.next.disabled and guesser.previous.disabled and "disagree" not in guesser.status.value
+    guesser.index.value = 3
+    assert "Test image 3" in guesser.status.value and "<mine>" not in guesser.answer.value
+    upload(guesser, photo())
+    assert "a.jpg" in guesser.status.value and set(guesser.predictions) == names
+
+
+class Answer(torch.nn.Module):
+    """A net that gives every image the same logits."""
+
+    def __init__(self, *logits):
+        super().__init__()
+        self.logits = torch.nn.Parameter(torch.tensor(logits))
+
+    def forward(self, images):
+        return self.logits.expand(len(images), -1)
+
+
+def own_data(classes, side=32):
+    images, labels = torch.zeros(8, 3, side, side, dtype=torch.uint8), torch.arange(8) % len(classes)
+    return data.from_tensors(images, labels, images, labels, classes, "pets")
+
+
+def test_the_guesser_knows_a_readers_own_classes():
+    guesser = PictureGuesser(own_data(["<cat>", "dog"], 40), {"mine": Answer(0.0, 1.0), "other": Answer(1.0, 0.0)})
+    assert guesser.predictions == {"mine": ["dog", "<cat>"], "other": ["<cat>", "dog"]}
+    assert "&lt;cat&gt;" in guesser.answer.value and len(guesser.disagreeing) == 8
+    upload(guesser, photo())
+    assert "40 x 40 pixels" in guesser.status.value
+    more_outputs = PictureGuesser(own_data(["cat", "dog"]), {"mine": Answer(0.0, 1.0, 2.0)})
+    assert more_outputs.predictions == {"mine": ["output 2", "dog"]}
+    with pytest.raises(CourseError, match=r"mine .*2 classes"):
+        PictureGuesser(own_data(["cat", "dog"]), {"mine": Answer(0.0)})
+    with pytest.raises(CourseError, match=r"recorded nets .*pets"):
+        PictureGuesser(own_data(["cat", "dog"]))
+    with pytest.raises(ValueError, match="dict of nets by name"):
+        PictureGuesser(own_data(["cat", "dog"]), [Answer(0.0, 1.0)])
+    with pytest.raises(CourseError, match="0 images"):
+        PictureGuesser(own_data(["cat", "dog"]).take(8, 0), Answer(0.0, 1.0))
 
 
 def test_the_comparison_follows_its_ticks(tiny):

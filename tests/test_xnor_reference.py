@@ -1,14 +1,17 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from brevitas import nn as qnn
+from brevitas.quant import Int8ActPerTensorFloat
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
 from qathelpers import nets
+from qathelpers.common.errors import CourseError
 from qathelpers.deploy import xnor_reference
 
-from .test_openvino_export import trained
+from .test_openvino_export import BINARY, around, conv_options, equal_or_refused, make_or_skip, sign, trained
 
 
 @given(st.integers(1, 40), st.integers(1, 6), st.integers(1, 6), st.integers(0, 1000))
@@ -71,3 +74,72 @@ def test_nets_and_images_on_a_gpu_are_moved_to_the_cpu():
 def test_layers_of_other_nets_are_not_replaced():
     counting = xnor_reference.convert(nets.build("TernaryNN"))
     assert not any(isinstance(module, xnor_reference.CountingLayer) for module in counting.modules())
+
+
+@given(conv_options())
+@settings(max_examples=60, deadline=None)
+def test_a_converted_convolution_computes_the_same_or_is_refused(options):
+    net = nn.Sequential(sign(), make_or_skip(qnn.QuantConv2d, **BINARY, **options)).eval()
+    shape = (options["in_channels"], 9, 8)
+    equal_or_refused(lambda net: xnor_reference.convert(net, shape), net, torch.randn(2, *shape))
+
+
+CONVERTED = {
+    "a bias": lambda: around(sign(), qnn.QuantConv2d(16, 16, 3, bias=True, **BINARY)),
+    "padding='same' with a stride": lambda: around(sign(), qnn.QuantConv2d(16, 16, 4, 2, padding="same", **BINARY)),
+    "one layer twice": lambda: around(*[sign(), qnn.QuantConv2d(16, 16, 1, **BINARY)] * 2),
+    "a sequence": lambda: nn.Sequential(nn.Flatten(2), sign(), qnn.QuantLinear(192, 8, bias=True, **BINARY)).eval(),
+    "a net of one layer": lambda: qnn.QuantConv2d(3, 4, 3, **BINARY).eval(),
+}
+
+
+@pytest.mark.parametrize("make", CONVERTED.values(), ids=CONVERTED)
+def test_other_layers_are_converted(make):
+    net, images = make(), torch.randn(4, 3, 16, 12).sign()
+    counting = xnor_reference.convert(net, (3, 16, 12))
+    counters = [m for _, m in counting.named_modules(remove_duplicate=False) if hasattr(m, "kernels")]
+    layers = [
+        m for _, m in net.named_modules(remove_duplicate=False) if isinstance(m, qnn.QuantConv2d | qnn.QuantLinear)
+    ]
+    assert len(counters) == len(layers)
+    with torch.no_grad():
+        assert torch.allclose(counting(images), net(images), atol=1e-4, rtol=1e-4)
+
+
+def with_another_forward():
+    net = around(sign(), qnn.QuantConv2d(16, 16, 3, **BINARY))
+    net[3].forward = lambda x: x
+    return net
+
+
+REFUSED = {
+    "reflect": lambda: around(qnn.QuantConv2d(16, 16, 3, padding=1, padding_mode="reflect", **BINARY)),
+    "input_quant": lambda: around(qnn.QuantConv2d(16, 16, 3, input_quant=Int8ActPerTensorFloat, **BINARY)),
+    "output_quant": lambda: around(qnn.QuantConv2d(16, 16, 3, output_quant=Int8ActPerTensorFloat, **BINARY)),
+    "2 .QuantConvTranspose2d": lambda: around(qnn.QuantConvTranspose2d(16, 16, 2, **BINARY)),
+    "QuantConv1d": lambda: nn.Sequential(nn.Flatten(2), qnn.QuantConv1d(3, 4, 3, **BINARY)),
+    "3 .QuantConv2d.*forward was replaced": with_another_forward,
+}
+
+
+@pytest.mark.parametrize(("reason", "make"), REFUSED.items(), ids=REFUSED)
+def test_what_cannot_be_converted_is_refused(reason, make):
+    with pytest.raises(CourseError, match=reason):
+        xnor_reference.convert(make(), (3, 16, 12))
+
+
+def test_images_of_another_shape_are_refused():
+    with pytest.raises(CourseError, match=r"\(1, 28, 28\).*`shape`"):
+        xnor_reference.convert(nets.build("XnorNN", "lenet"), (1, 28, 28))
+
+
+def test_a_layer_whose_output_is_changed_by_a_hook_is_refused():
+    net = around(sign(), qnn.QuantConv2d(16, 16, 3, **BINARY))
+    net[3].register_forward_hook(lambda module, inputs, output: output / 2)
+    with pytest.raises(CourseError, match="does not compute what the net computes"):
+        xnor_reference.convert(net, (3, 16, 12))
+
+
+@pytest.mark.parametrize("arch", ["lenet", "convnet"])
+def test_untrained_nets_are_converted(arch):
+    xnor_reference.convert(nets.build("XnorNN", arch))

@@ -78,7 +78,7 @@ def _disk() -> str:
             f"only {free:.1f} GB free in {folder}: free {NEEDED_GB} GB, or set QAT_CACHE_DIR and QAT_RESULTS_DIR to "
             "folders on another disk."
         )
-    return f"{free:.0f} GB free in {folder}"
+    return f"{free:.0f} GB free on the disk of the course"
 
 
 def _where_runs_are_saved() -> str:

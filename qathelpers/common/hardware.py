@@ -71,6 +71,14 @@ def full_precision() -> Iterator[None]:
         cudnn.allow_tf32, matmul.allow_tf32 = before
 
 
+def move(net: torch.nn.Module, device: torch.device) -> None:
+    """Move a net to `device`, in the memory format in which convolutions are fastest."""
+    try:
+        net.to(device, memory_format=torch.channels_last)
+    except RuntimeError:  # a quantizer that works on groups of weights has tensors of five dimensions
+        net.to(device)
+
+
 def keep_freed_memory() -> bool:
     """Make glibc keep the memory of freed tensors for new tensors, for the rest of this process.
 

@@ -74,9 +74,12 @@ def progressive_side(progress: float, full: int) -> int:
         full: The side length of the full-size images.
 
     Returns:
-        16 at the start and `full` at the end, in steps of 4, so that nets can halve the side twice.
+        16 at the start and `full` at the end, in steps of 4, so that nets can halve the side twice. Images that are
+        smaller than 16 pixels keep their size.
     """
-    return FIRST_SIDE + 4 * round((full - FIRST_SIDE) * min(progress, 1) / 4)
+    if progress >= 1 or full <= FIRST_SIDE:
+        return full
+    return min(FIRST_SIDE + 4 * round((full - FIRST_SIDE) * progress / 4), full)
 
 
 def resize(images: torch.Tensor, side: int) -> torch.Tensor:
@@ -109,9 +112,9 @@ class Batches:
         device: Where the images are kept.
 
     Raises:
-        ValueError: If images or labels have the wrong type or shape, if there are none, if their counts differ, or if
-            an option is out of range. Float images are rejected, because values from 0 to 1 would be taken for
-            almost black pixels.
+        ValueError: If images or labels have the wrong type or shape, if there are none, if their counts differ, if
+            images are not square, if a label is negative, or if an option is out of range. Float images are rejected,
+            because values from 0 to 1 would be taken for almost black pixels.
 
     Reference:
         Alternating flips: K. Jordan, 94% on CIFAR-10 in 3.29 Seconds on a Single GPU (arXiv 2404.00498).
@@ -133,13 +136,21 @@ class Batches:
         device: torch.device | str = "cpu",
     ) -> None:
         """Normalize the images and keep them on `device`."""
+        for argument, value in (("images", images), ("labels", labels)):
+            if not isinstance(value, torch.Tensor):
+                raise ValueError(f"{argument} is a {type(value).__name__}: pass a torch.Tensor")
         if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3 or labels.dtype != torch.int64:
             raise ValueError(
                 "expected images of torch.uint8 (n, 3, h, w) and labels of torch.int64 (n,); got images of "
                 f"{images.dtype} {tuple(images.shape)} and labels of {labels.dtype} {tuple(labels.shape)}"
             )
+        if images.shape[2] != images.shape[3] or images.shape[3] < 2:
+            raise ValueError(
+                f"expected square images of at least 2 x 2 pixels; got {images.shape[2]} x {images.shape[3]}"
+            )
         check_whole("batch_size", batch_size, 1)
-        check_whole("translate", translate, 0, 8)
+        # The border is filled by reflection, which needs more pixels than it adds.
+        check_whole("translate", translate, 0, min(8, images.shape[-1] - 1) if augment else 8)
         check_whole("cutout", cutout, 0, images.shape[-1])
         check_whole("seed", seed, 0, MAX_SEED)
         if not len(images) or labels.shape != (len(images),):
@@ -147,6 +158,8 @@ class Batches:
                 f"expected one label per image, and at least one image; got {len(images)} images and "
                 f"{labels.numel()} labels"
             )
+        if labels.min() < 0:
+            raise ValueError(f"labels must not be negative; got {labels.min().item()}")
         self.labels = labels.to(device)
         self.batch_size, self.shuffle, self.seed = batch_size, shuffle, seed
         self.augment, self.translate, self.cutout = augment, translate, cutout

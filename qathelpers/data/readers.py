@@ -16,6 +16,7 @@ import pyarrow.parquet
 from PIL import Image
 
 from ..common.errors import CourseError
+from .pictures import is_picture_name
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 SPLITS = {"train": [f"data_batch_{i}" for i in range(1, 6)], "test": ["test_batch"]}
@@ -26,7 +27,8 @@ Arrays = dict[str, np.ndarray]
 def read_folder(folder: Path) -> Arrays:
     """Read a copy of CIFAR-10 from `folder` or from the folder cifar-10-batches-py or cifar10 inside it.
 
-    A copy consists of the official pickle files, or of PNG files in folders train/<class>/ and test/<class>/.
+    A copy consists of the official pickle files, or of PNG files in folders train/<class>/ and test/<class>/. Hidden
+    files and files that a file manager left behind are ignored.
 
     Raises:
         CourseError: If there is no copy, or if one of its files is damaged or cannot be read.
@@ -36,8 +38,8 @@ def read_folder(folder: Path) -> Arrays:
             if (place / "data_batch_1").is_file():
                 return read_batches(lambda name, place=place: (place / name).read_bytes(), str(place))
             if (place / "train" / CLASSES[0]).is_dir():
-                files = ((path.relative_to(place), path.read_bytes()) for path in sorted(place.glob("*/*/*.png")))
-                return read_pngs(files, str(place))
+                paths = filter(is_picture_name, sorted(place.glob("*/*/*")))
+                return read_pngs(((path.relative_to(place), path.read_bytes()) for path in paths), str(place))
     except OSError as error:  # no permission, or a folder in the place of a file
         raise CourseError(
             f"{folder} could not be read ({error}): replace the copy, or make its files readable."
@@ -76,7 +78,8 @@ def read_official_archive(files: list[Path]) -> Arrays:
 def read_png_archive(files: list[Path]) -> Arrays:
     """Read a tar archive of <split>/<class>/<name>.png, the only one of `files`."""
     with tarfile.open(files[0]) as archive:
-        pngs = ((PurePosixPath(m.name), archive.extractfile(m).read()) for m in archive if m.name.endswith(".png"))
+        members = ((PurePosixPath(member.name), member) for member in archive if member.isfile())
+        pngs = ((path, archive.extractfile(member).read()) for path, member in members if is_picture_name(path))
         return read_pngs(pngs, files[0].name)
 
 
@@ -123,6 +126,10 @@ def _decode(content: bytes, source: str) -> np.ndarray:
         # PNG only: for some other formats, such as PostScript, Pillow starts an external program.
         pixels = np.asarray(Image.open(io.BytesIO(content), formats=["PNG"]).convert("RGB"))
     except Exception as error:  # a damaged image can raise almost any exception
+        if content.startswith(b"\xff\xd8\xff"):
+            raise CourseError(
+                f"{source} is a JPEG image, which changes the pixels of CIFAR-10: use a copy with PNG images."
+            ) from error
         raise CourseError(
             f"{source} is not a readable PNG image: replace the copy of CIFAR-10 with a complete one."
         ) from error

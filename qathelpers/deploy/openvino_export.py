@@ -1,25 +1,25 @@
 """Run a net in OpenVINO, with 1-bit convolutions where both weights and activations are binary."""
 
-import copy
 import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import singledispatchmethod
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import brevitas.nn as qnn
 import numpy as np
 import torch
 from torch import nn
 
-from ..common.errors import CourseError
+from ..common.errors import CourseError, check_whole
 from ..nets import weights
 from ..nets.architectures import spec_of
 from ..nets.convnet import Block, ConvNet
 from ..nets.lenet import LeNet
-from ..nets.quantizers import is_binary
+from ..nets.quantizers import bits_of, is_binary
 from ..nets.stem import DCTStem
+from . import conversion
 
 if TYPE_CHECKING:
     import openvino
@@ -37,9 +37,11 @@ def convert(net: nn.Module, batch: int = 1, shape: tuple[int, int, int] = IMAGE)
     """Convert `net` to an OpenVINO model. The conversion works on a copy on the CPU, so `net` does not change.
 
     A layer whose weights and inputs are both binary becomes a BinaryConvolution, which multiplies 32 or more signs per
-    instruction. A BatchNorm before a sign becomes the threshold of that sign, one per channel. Quantized activations
-    become a FakeQuantize, which OpenVINO turns into 8-bit arithmetic if the weights are integers too. Everything else
-    is computed in floats.
+    instruction, unless it has groups or a number of input channels that is not a multiple of 8. A BatchNorm before a
+    sign becomes the threshold of that sign, one per channel. Quantized activations become a FakeQuantize, which
+    OpenVINO turns into 8-bit arithmetic in convolutions with integer weights. Everything else is computed in floats.
+
+    After the conversion, the logits of a random batch are compared with those of the net (`conversion.check`).
 
     Args:
         net: The net to convert.
@@ -47,31 +49,22 @@ def convert(net: nn.Module, batch: int = 1, shape: tuple[int, int, int] = IMAGE)
         shape: The shape of one input image (channels, height, width).
 
     Returns:
-        A model from normalized images (batch, *shape) to logits (batch, 10).
+        A model from normalized images (batch, *shape) to logits (batch, classes).
 
     Raises:
-        CourseError: If OpenVINO is not installed, or if the net has a layer that cannot be converted.
+        CourseError: If OpenVINO is not installed, if the net has a layer or a setting that cannot be converted (the
+            message names it), or if the model's logits differ from those of the net.
 
     Reference:
         BinaryConvolution-1 in OpenVINO's operation set (docs.openvino.ai).
     """
-    if not available():
-        raise CourseError("openvino is not installed: run `pip install -e '.[deploy]'` in the course folder.")
-    import openvino
-
-    graph = _Graph()
-    images = graph.op.parameter([batch, *shape], np.float32)
-    with torch.no_grad():
-        logits = graph.floats(graph.add(copy.deepcopy(net).cpu().eval(), images))
-    model = openvino.Model([logits], [images], spec_of(net).name)
-    model.packed_weights = graph.packed_weights  # must live as long as the model, which reads them in place
-    return model
+    return _convert(net, batch, 0, shape)[0]
 
 
 def compiled(
     net: nn.Module, batch: int = 1, threads: int = 0, shape: tuple[int, int, int] = IMAGE
 ) -> Callable[[torch.Tensor], torch.Tensor]:
-    """Compile `net` for this CPU; return a function from normalized images (batch, *shape) to logits (batch, 10).
+    """Compile `net` for this CPU; return a function from normalized images (batch, *shape) to logits (batch, classes).
 
     Args:
         net: The net to convert.
@@ -82,8 +75,56 @@ def compiled(
     Raises:
         CourseError: In the cases that `convert` names.
     """
-    model = convert(net, batch, shape)
-    import openvino  # after convert, whose error message says how to install OpenVINO
+    return _convert(net, batch, threads, shape)[1]
+
+
+def save(net: nn.Module, path: str | Path, shape: tuple[int, int, int] = IMAGE) -> list[Path]:
+    """Save `net` for OpenVINO: the graph in `path` (.xml) and the weights next to it (.bin). Return both paths.
+
+    Args:
+        net: The net to convert.
+        path: The path of the graph.
+        shape: The shape of one input image (channels, height, width).
+
+    Raises:
+        CourseError: In the cases that `convert` names.
+    """
+    model, path = convert(net, shape=shape), Path(path)
+    import openvino
+
+    openvino.save_model(model, path, compress_to_fp16=False)
+    return [path, path.with_suffix(".bin")]
+
+
+def _convert(
+    net: nn.Module, batch: int, threads: int, shape: tuple[int, int, int]
+) -> tuple["openvino.Model", Callable[[torch.Tensor], torch.Tensor]]:
+    """Return the model of `net`, and the model compiled for this CPU, after comparing its logits with the net's."""
+    if not available():
+        raise CourseError("openvino is not installed: run `pip install -e '.[deploy]'` in the course folder.")
+    check_whole("batch", batch, 1)
+    import openvino
+
+    net = conversion.on_cpu(net)
+    graph = _Graph(net)
+    images = graph.op.parameter([batch, *shape], np.float32)
+    with torch.no_grad():
+        logits = graph.floats(graph.convert(net, images))
+    model = openvino.Model([logits], [images], spec_of(net).name)
+    model.packed_weights = graph.packed_weights  # must live as long as the model, which reads them in place
+    run = _compile(model, threads)
+
+    def run_in_batches(images: torch.Tensor) -> torch.Tensor:
+        full = -(-len(images) // batch) * batch  # the model accepts full batches only, so images are repeated
+        repeated = images[torch.arange(full) % len(images)]
+        return torch.cat([run(part) for part in repeated.split(batch)])[: len(images)]
+
+    conversion.check(net, run_in_batches, shape, "OpenVINO", conversion.may_flip(net))
+    return model, run
+
+
+def _compile(model: "openvino.Model", threads: int) -> Callable[[torch.Tensor], torch.Tensor]:
+    import openvino
 
     options = {"INFERENCE_PRECISION_HINT": "f32"} | ({"INFERENCE_NUM_THREADS": threads} if threads else {})
     request = openvino.Core().compile_model(model, "CPU", options).create_infer_request()
@@ -97,19 +138,6 @@ def compiled(
         return torch.from_numpy(outputs.copy())
 
     return run
-
-
-def save(net: nn.Module, path: str | Path) -> list[Path]:
-    """Save `net` for OpenVINO: the graph in `path` (.xml) and the weights next to it (.bin). Return both paths.
-
-    Raises:
-        CourseError: In the cases that `convert` names.
-    """
-    model, path = convert(net), Path(path)
-    import openvino
-
-    openvino.save_model(model, path, compress_to_fp16=False)
-    return [path, path.with_suffix(".bin")]
 
 
 @dataclass
@@ -138,12 +166,38 @@ class _Signs:
 class _Graph:
     """Adds the modules of a net to an OpenVINO graph, one after the other."""
 
-    def __init__(self) -> None:
+    def __init__(self, net: nn.Module) -> None:
         import openvino.opset1
-        import openvino.opset13
+        import openvino.opset14
 
-        self.op, self.op1 = openvino.opset13, openvino.opset1
+        self.op, self.op1 = openvino.opset14, openvino.opset1
+        self.names = conversion.names(net)
+        self.has_fake_quantize = False
         self.packed_weights: list[np.ndarray] = []  # OpenVINO reads these arrays in place, so they must stay alive
+
+    def convert(self, module: nn.Module, node):
+        """Add `module` to the graph after `node`, and return its output, which may be a `_Scaled` or `_Signs`.
+
+        Raises:
+            CourseError: If it cannot be converted; the message names the module.
+        """
+        registry = vars(_Graph)["add"].dispatcher.registry
+        closest = next((kind for kind in type(module).__mro__ if kind in registry and kind is not object), None)
+        if closest is None:
+            self._refuse(module, "layers of this class are not supported")
+        if reason := conversion.differs_from(module, closest):
+            self._refuse(module, reason)
+        try:
+            return self.add(module, node)
+        except CourseError:
+            raise
+        except Exception as error:
+            self._refuse(module, str(error).strip().partition("\n")[0], error)
+
+    def _refuse(self, module: nn.Module, reason: str, cause: Exception | None = None) -> NoReturn:
+        raise CourseError(
+            f"{self.names[module]} cannot be converted for OpenVINO: {reason}. Export the net to ONNX instead."
+        ) from cause
 
     def floats(self, node):
         """Return `node`, which may be a `_Scaled` or `_Signs`, as a node of floats."""
@@ -157,87 +211,167 @@ class _Graph:
 
     @singledispatchmethod
     def add(self, module: nn.Module, node):
-        raise CourseError(f"{type(module).__name__} cannot be converted for OpenVINO: export the net to ONNX instead.")
+        """Add one module; `convert` has checked that it computes what the registered class computes."""
+        raise NotImplementedError
 
-    @add.register(nn.Sequential)
-    @add.register(ConvNet)
-    @add.register(LeNet)
-    def _(self, module, node):
-        for child in module.children():  # the nets define their children in the order in which forward calls them
-            node = self.add(child, node)
+    @add.register
+    def _(self, module: nn.Sequential, node):
+        for child in module:  # `children()` would skip a layer that is used again
+            node = self.convert(child, node)
         return node
 
     @add.register
+    def _(self, module: ConvNet, node):
+        return self.convert(module.head, self.convert(module.blocks, self.convert(module.stem, node)))
+
+    @add.register
+    def _(self, module: LeNet, node):
+        return self.convert(module.classifier, self.convert(module.features, node))
+
+    @add.register
     def _(self, module: Block, node):
-        wide = self.floats(self.add(module.widen, node))
-        return self.op.add(wide, self.floats(self.add(module.refine, wide)))
+        wide = self.floats(self.convert(module.widen, node))
+        return self.op.add(wide, self.floats(self.convert(module.refine, wide)))
 
     @add.register
     def _(self, module: DCTStem, node):
         filters = self._constant(torch.cat([module.filters, -module.filters] * module.repeats))
-        return self._convolution(node, filters, module.stride, module.padding)
+        pads = [module.padding] * 2
+        return self.op.convolution(self.floats(node), filters, [module.stride] * 2, pads, pads, [1, 1])
 
-    @add.register
-    def _(self, module: nn.Conv2d, node):
-        padding, stride = module.padding[0], module.stride[0]
+    @add.register(nn.Conv2d)
+    @add.register(qnn.QuantConv2d)
+    def _(self, module, node):
+        self._check(module)
         if isinstance(node, _Signs) and _is_binary(module):
-            return self._binary(node, module, stride, padding)
-        return self._convolution(self.floats(node), self._weight(module), stride, padding)
+            return self._binary(node, module)
+        if isinstance(node, _Signs) and (integers := _integers(module)) is not None:
+            # Sums of integers are exact. Sums of scaled signs are not, and many of them would miss a threshold of 0.
+            sums = self._sums(module, self.floats(node), self._converted(integers))
+            return _Scaled(sums, weights.scale(module).flatten(), self._bias(module))
+        sums = self._sums(module, self.floats(node), self._weight(module))
+        return sums if module.bias is None else self.op.add(sums, self._constant(module.bias.view(1, -1, 1, 1)))
 
-    @add.register
-    def _(self, module: nn.Linear, node):
-        if isinstance(node, _Signs) and _is_binary(module):
+    def _sums(self, module: nn.Conv2d, node, weight):
+        settings = self._window(module, node)
+        if module.groups == 1:
+            return self.op.convolution(node, weight, *settings)
+        groups = [module.groups, module.out_channels // module.groups, *module.weight.shape[1:]]
+        weight = self.op.reshape(weight, self._shape(groups), special_zero=False)
+        return self.op.group_convolution(node, weight, *settings)
+
+    @add.register(nn.Linear)
+    @add.register(qnn.QuantLinear)
+    def _(self, module, node):
+        self._check(module)
+        if isinstance(node, _Signs) and _is_binary(module) and len(self._size(node)) == 2:
             column = self.op.reshape(self.floats(node.node), self._shape([0, -1, 1, 1]), special_zero=True)
-            sums = self._binary(_Signs(column), module, 1, 0)
+            sums = self._binary(_Signs(column), module)
             flat = self.op.reshape(sums.node, self._shape([0, -1]), special_zero=True)
             return _Scaled(flat, sums.factor, sums.offset)
-        return self.op.matmul(self.floats(node), self._weight(module), False, True)
+        if isinstance(node, _Signs) and len(self._size(node)) == 2 and (integers := _integers(module)) is not None:
+            sums = self.op.matmul(self.floats(node), self._converted(integers), False, True)
+            return _Scaled(sums, weights.scale(module).flatten(), self._bias(module))
+        # OpenVINO's 8-bit kernels for chains of linear layers return wrong results for some combinations of batch size
+        # and threads (seen in 2026.4), so linear layers after a FakeQuantize get float weights.
+        weight = self._constant(weights.quantized(module)) if self.has_fake_quantize else self._weight(module)
+        sums = self.op.matmul(self.floats(node), weight, False, True)
+        return sums if module.bias is None else self.op.add(sums, self._constant(module.bias))
 
     @add.register(nn.BatchNorm1d)
     @add.register(nn.BatchNorm2d)
     def _(self, module, node):
-        factor = module.weight / (module.running_var + module.eps).sqrt()
-        offset = module.bias - module.running_mean * factor
+        if module.running_mean is None:
+            self._refuse(module, "track_running_stats=False is not supported")
+        factor = (
+            (module.running_var + module.eps).rsqrt()
+            if module.weight is None
+            else module.weight / (module.running_var + module.eps).sqrt()
+        )
+        offset = -module.running_mean * factor if module.bias is None else module.bias - module.running_mean * factor
         if isinstance(node, _Scaled):
             return _Scaled(node.node, factor * node.factor, factor * node.offset + offset)
-        return _Scaled(node, factor, offset)
+        return _Scaled(self.floats(node), factor, offset)
 
     @add.register
     def _(self, module: nn.ReLU, node):
         return self.op.relu(self.floats(node))
 
+    @add.register(nn.Identity)
+    @add.register(nn.Dropout)
+    @add.register(nn.Dropout2d)
+    def _(self, module, node):  # in eval mode, dropout does nothing
+        return node
+
     @add.register
     def _(self, module: qnn.QuantIdentity, node):
-        if not is_binary(module.act_quant) or float(module.act_quant.scale()) != 1:
-            raise CourseError(
-                "QuantIdentity can only be converted for OpenVINO with 1 bit and a scale of 1, as in BinaryActivation: "
-                "export the net to ONNX instead."
-            )
-        return _Signs(node)
+        if not module.act_quant.is_quant_enabled:
+            return node
+        if is_binary(module.act_quant) and module.act_quant.is_signed:
+            if (module.act_quant.scale() != 1).any():
+                self._refuse(module, "binary activations must have a scale of 1, as in BinaryActivation")
+            return _Signs(node)
+        return self._fake_quantize(module, node)
 
     @add.register
     def _(self, module: qnn.QuantReLU, node):
-        levels = 2 ** int(module.act_quant.bit_width())
-        low = self._constant(torch.tensor(0.0))
-        high = self._constant((levels - 1) * module.act_quant.scale().detach())
-        return self.op.fake_quantize(self.floats(node), low, high, low, high, levels=levels)
+        if module.input_quant.is_quant_enabled:
+            self._refuse(module, "input_quant is not supported")
+        if not module.act_quant.is_quant_enabled:
+            return self.op.relu(self.floats(node))
+        return self._fake_quantize(module, node)
 
     @add.register
     def _(self, module: nn.MaxPool2d, node):
+        if module.return_indices:
+            self._refuse(module, "return_indices=True is not supported")
         if isinstance(node, _Scaled) and (node.factor > 0).all():  # scaling keeps the maximum
             return _Scaled(self.add(module, node.node), node.factor, node.offset)
-        size = [module.kernel_size] * 2
-        return self.op1.max_pool(self.floats(node), size, [0, 0], [0, 0], size, "floor", "explicit")
+        size, stride, padding, dilation = (
+            [value] * 2 if isinstance(value, int) else list(value)
+            for value in (module.kernel_size, module.stride, module.padding, module.dilation)
+        )
+        if dilation == [1, 1] and not module.ceil_mode:
+            return self.op1.max_pool(self.floats(node), stride, padding, padding, size, "floor", "explicit")
+        rounding = "ceil_torch" if module.ceil_mode else "floor"
+        pooled = self.op.max_pool(self.floats(node), stride, dilation, padding, padding, size, rounding, "explicit")
+        return pooled.output(0)
 
     @add.register
     def _(self, module: nn.AdaptiveMaxPool2d, node):
+        if module.output_size not in (1, (1, 1), [1, 1]) or module.return_indices:
+            self._refuse(module, "only output_size=1 is supported, without indices")
         return self.op.reduce_max(self.floats(node), self._shape([2, 3]), keep_dims=True)
 
     @add.register
     def _(self, module: nn.Flatten, node):
         if isinstance(node, _Signs):
             return _Signs(self.add(module, node.node))
-        return self.op.reshape(self.floats(node), self._shape([0, -1]), special_zero=True)
+        node = self.floats(node)
+        size = self._size(node)
+        first, last = module.start_dim % len(size), module.end_dim % len(size)
+        if first == 0:
+            self._refuse(module, "flattening the batch dimension is not supported")
+        shape = [0] * first + [-1] + size[last + 1 :]  # 0 keeps a dimension
+        return self.op.reshape(node, self._shape(shape), special_zero=True)
+
+    def _check(self, layer: nn.Module) -> None:
+        if reason := conversion.unsupported(layer):
+            self._refuse(layer, reason)
+
+    def _fake_quantize(self, module: nn.Module, node):
+        quantizer, bits = module.act_quant, bits_of(module.act_quant)
+        if bits is None:
+            self._refuse(module, "activations in a floating-point format are not supported")
+        if quantizer.is_signed:
+            self._refuse(module, "signed activations of more than 1 bit are not supported")
+        if (quantizer.zero_point() != 0).any():
+            self._refuse(module, "activations with a zero point are not supported")
+        self.has_fake_quantize = True
+        levels = 2**bits - bool(quantizer.is_narrow_range)
+        low = self._constant(torch.tensor(0.0))
+        high = self._constant((levels - 1) * quantizer.scale().detach())
+        return self.op.fake_quantize(self.floats(node), low, high, low, high, levels=levels)
 
     def _bits(self, signs: _Signs):
         """Return `signs` as bits: 1 where the sign is +1, else 0.
@@ -259,34 +393,46 @@ class _Graph:
         )
         return self.op.fake_quantize(scaled.node, limit, limit, low, high, levels=2)
 
-    def _convolution(self, node, weight, stride: int, padding: int):
-        pads = [padding, padding]
-        return self.op.convolution(node, weight, [stride] * 2, pads, pads, [1, 1])
+    def _window(self, layer: nn.Module, node) -> tuple[list[int], list[int], list[int], list[int]]:
+        """Return the strides, the padding before and after, and the dilations of a convolution of `node`."""
+        return (list(layer.stride), *conversion.pads(layer, *self._size(node)[2:]), list(layer.dilation))
 
-    def _binary(self, signs: _Signs, layer: nn.Module, stride: int, padding: int) -> _Scaled:
+    def _binary(self, signs: _Signs, layer: nn.Module) -> _Scaled:
         import openvino
 
-        kernels = weights.integers(layer)
+        kernels, node = weights.integers(layer), self._bits(signs)
         shape = [*kernels.shape, *[1] * (4 - kernels.ndim)]
         bits = np.packbits((kernels > 0).numpy().flatten(), bitorder="little")
         self.packed_weights.append(bits)
         kernel = openvino.op.Constant(openvino.Tensor(bits, openvino.Shape(shape), openvino.Type.u1))
-        pads = [padding, padding]
-        sums = self.op1.binary_convolution(
-            self._bits(signs), kernel, [stride] * 2, pads, pads, [1, 1], "xnor-popcount", 0.0, "explicit"
-        )
-        return _Scaled(sums, weights.scale(layer).flatten(), torch.zeros(1))
-
-    def _weight(self, layer: nn.Module):
-        if layer not in weights.quantized_layers(layer).values():
-            return self._constant(weights.quantized(layer))
-        integers = self.op.constant(weights.integers(layer).numpy().astype(np.int8))
-        return self.op.multiply(self.op.convert(integers, "f32"), self._constant(weights.scale(layer)))
+        is_linear = isinstance(layer, nn.Linear)
+        settings = ([1, 1], [0, 0], [0, 0], [1, 1]) if is_linear else self._window(layer, node)
+        sums = self.op1.binary_convolution(node, kernel, *settings, "xnor-popcount", 0.0, "explicit")
+        return _Scaled(sums, weights.scale(layer).flatten(), self._bias(layer))
 
     @staticmethod
-    def _per_channel(values: torch.Tensor, node) -> torch.Tensor:
+    def _bias(layer: nn.Module) -> torch.Tensor:
+        return torch.zeros(1) if layer.bias is None else layer.bias
+
+    def _weight(self, layer: nn.Module):
+        """Return the weights as 8-bit integers times their scales if they are that, else as floats."""
+        integers = _integers(layer)
+        if integers is None:
+            return self._constant(weights.quantized(layer))
+        return self.op.multiply(self._converted(integers), self._constant(weights.scale(layer)))
+
+    def _converted(self, integers: torch.Tensor):
+        """Return integers that the file stores in 8 bits as a node of floats."""
+        return self.op.convert(self.op.constant(integers.numpy().astype(np.int8)), "f32")
+
+    def _size(self, node) -> list[int]:
+        while isinstance(node, _Scaled | _Signs):
+            node = node.node
+        return list((node if hasattr(node, "get_partial_shape") else node.output(0)).get_partial_shape().to_shape())
+
+    def _per_channel(self, values: torch.Tensor, node) -> torch.Tensor:
         """Reshape `values` to broadcast along the channels of `node`, its second dimension."""
-        return values.view([1, -1] + [1] * (len(node.output(0).get_partial_shape()) - 2))
+        return values.view([1, -1] + [1] * (len(self._size(node)) - 2))
 
     def _constant(self, tensor: torch.Tensor):
         return self.op.constant(tensor.detach().float().contiguous().numpy())
@@ -295,7 +441,16 @@ class _Graph:
         return self.op.constant(np.array(values, dtype=np.int64))
 
 
+def _integers(layer: nn.Module) -> torch.Tensor | None:
+    """Return the weights in units of their scale if they are 8-bit integers times one scale per layer or channel."""
+    if layer not in weights.quantized_layers(layer).values() or bits_of(layer.weight_quant) is None:
+        return None
+    values, scale, integers = weights.quantized(layer), weights.scale(layer), weights.integers(layer)
+    fits = integers.min() >= -128 and integers.max() <= 127 and scale.numel() in (1, len(values))
+    return integers if fits and torch.allclose(integers * scale, values) else None
+
+
 def _is_binary(layer: nn.Module) -> bool:
     # OpenVINO's kernel reads the bits of 8 channels at once. Its results are wrong if the last byte is not full.
     two_levels = isinstance(layer, qnn.QuantConv2d | qnn.QuantLinear) and is_binary(layer.weight_quant)
-    return two_levels and layer.weight.shape[1] % 8 == 0
+    return two_levels and layer.weight.shape[1] % 8 == 0 and getattr(layer, "groups", 1) == 1

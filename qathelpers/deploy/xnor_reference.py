@@ -1,15 +1,18 @@
 """Binary layers computed with XNOR and popcount in NumPy: exact and easy to read, but slow."""
 
-import copy
-
 import numpy as np
 import torch
 import torch.nn.functional as F
+from brevitas import nn as qnn
 from brevitas.nn.mixin import QuantWeightMixin
 from torch import nn
 
+from ..common.errors import CourseError
 from ..nets import weights
 from ..nets.quantizers import is_binary
+from . import conversion
+
+IMAGE = (3, 32, 32)  # channels, height, width
 
 COUNTS = np.array([number.bit_count() for number in range(256)], np.uint8)
 
@@ -40,19 +43,61 @@ def dot(a: np.ndarray, b: np.ndarray, valid: np.ndarray) -> np.ndarray:
     return popcount(valid).sum(-1, dtype=np.int64)[:, None] - 2 * popcount(differ).sum(-1, dtype=np.int64)
 
 
-def convert(net: nn.Module) -> nn.Module:
+def convert(net: nn.Module, shape: tuple[int, ...] = IMAGE) -> nn.Module:
     """Return a copy of `net` whose binary layers compute by counting bits wherever their inputs are signs.
 
-    The copy is in eval mode and on the CPU. It accepts images from any device and returns its logits on the CPU. It is
-    hundreds of times slower than `net`; `openvino_export` runs binary layers fast.
+    The copy is in eval mode, in fp32 and on the CPU. It accepts images from any device and returns its logits on the
+    CPU. It is hundreds of times slower than `net`; `openvino_export` runs binary layers fast.
+
+    After the conversion, the logits of a random batch are compared with those of the net (`conversion.check`).
+
+    Args:
+        net: The net to convert.
+        shape: The shape of one input image (channels, height, width).
+
+    Raises:
+        CourseError: If the net has a binary layer that cannot be converted (the message names it), or if the logits
+            of the copy differ from those of the net.
     """
-    counting = copy.deepcopy(net).cpu().eval()
-    counting.register_forward_pre_hook(_to_cpu)
-    for name, layer in weights.quantized_layers(counting).items():
-        if is_binary(layer.weight_quant):
+    net = conversion.on_cpu(net)
+    counting, layers = conversion.on_cpu(net), {}
+    names = conversion.names(counting)
+    for name, module in list(counting.named_modules(remove_duplicate=False)):  # a layer may be used several times
+        if "forward" in vars(module):
+            raise _refusal(names[module], "its forward was replaced")
+        if not isinstance(module, QuantWeightMixin) or not is_binary(module.weight_quant):
+            continue
+        if module not in layers:
+            if reason := _unsupported(module):
+                raise _refusal(names[module], reason)
+            layers[module] = CountingLayer(module)
+        if not name:
+            counting = layers[module]
+        else:
             parent, _, child = name.rpartition(".")
-            setattr(counting.get_submodule(parent), child, CountingLayer(layer))
+            setattr(counting.get_submodule(parent), child, layers[module])
+    conversion.check(net, counting, shape, "XNOR", may_flip=bool(layers))
+    counting.register_forward_pre_hook(_to_cpu)
     return counting
+
+
+def _unsupported(layer: nn.Module) -> str:
+    """Return what `CountingLayer` does not support in `layer`, or "" if it supports everything."""
+    known = next((kind for kind in (qnn.QuantConv2d, qnn.QuantLinear) if isinstance(layer, kind)), None)
+    if known is None:
+        return "binary layers of this class are not supported"
+    if layer.return_quant_tensor:
+        return "return_quant_tensor=True is not supported"
+    reason = conversion.differs_from(layer, known) or conversion.unsupported(layer)
+    if not reason and (
+        (weights.integers(layer).abs() != 1).any() or weights.scale(layer).numel() not in (1, len(layer.weight))
+    ):
+        return "its weights are not signs times one scale per layer or per output channel"
+    return reason
+
+
+def _refusal(name: str, reason: str) -> CourseError:
+    return CourseError(f"{name} cannot be computed by counting bits: {reason}. Run the net in PyTorch instead.")
 
 
 def _to_cpu(net: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
@@ -69,28 +114,37 @@ class CountingLayer(nn.Module):
     def __init__(self, layer: QuantWeightMixin) -> None:
         super().__init__()
         self.layer, self.scale = layer, weights.scale(layer)
-        self.kernels = np.packbits(weights.integers(layer).flatten(1).numpy() > 0, axis=1)
+        self.bias = 0.0 if layer.bias is None else layer.bias.detach().float().cpu()
+        kernels = np.packbits(weights.integers(layer).flatten(1).numpy() > 0, axis=1)
+        self.kernels = np.split(kernels, getattr(layer, "groups", 1))
 
     @torch.no_grad()
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return the output of the layer for signs (n, channels, h, w) or (n, channels)."""
-        x = getattr(x, "value", x)
-        if not (x.abs() == 1).all():
+        """Return the output of the layer for signs (n, channels, h, w) or (..., features)."""
+        signs = getattr(x, "value", x)
+        is_linear = isinstance(self.layer, nn.Linear)
+        if not (signs.abs() == 1).all() or not signs.numel() or (not is_linear and signs.ndim != 4):
             return self.layer(x)
-        x = x.cpu()  # NumPy cannot read the memory of a GPU
-        if isinstance(self.layer, nn.Linear):
-            return self._sums(x) * self.scale.flatten()
-        padding, stride = self.layer.padding[0], self.layer.stride[0]
-        height, width = ((size + 2 * padding - kernel) // stride + 1 for size, kernel in self._sides(x))
-        patches = F.unfold(x, self.layer.kernel_size, padding=padding, stride=stride)  # (n, values, positions)
-        sums = self._sums(patches.mT.flatten(0, 1))
-        return sums.view(len(x), height * width, -1).mT.unflatten(2, (height, width)) * self.scale.view(1, -1, 1, 1)
+        signs = signs.cpu()  # NumPy cannot read the memory of a GPU
+        if is_linear:
+            sums = self._sums(signs.flatten(0, -2) if signs.ndim > 1 else signs[None], self.kernels[0])
+            return sums.view(*signs.shape[:-1], -1) * self.scale.flatten() + self.bias
+        layer = self.layer
+        (top, left), (bottom, right) = conversion.pads(layer, *signs.shape[2:])
+        padded = F.pad(signs, (left, right, top, bottom))
+        sizes = zip(padded.shape[2:], layer.kernel_size, layer.stride, layer.dilation, strict=True)
+        height, width = ((size - dilation * (kernel - 1) - 1) // stride + 1 for size, kernel, stride, dilation in sizes)
+        sums = []
+        for group, kernels in zip(padded.chunk(layer.groups, 1), self.kernels, strict=True):
+            patches = F.unfold(group, layer.kernel_size, layer.dilation, stride=layer.stride)  # (n, values, positions)
+            sums.append(self._sums(patches.mT.flatten(0, 1), kernels))
+        sums = torch.cat(sums, 1).view(len(signs), height * width, -1)
+        sums = sums * self.scale.flatten() + self.bias
+        return sums.mT.unflatten(2, (height, width))
 
-    def _sides(self, x: torch.Tensor) -> zip:
-        return zip(x.shape[2:], self.layer.kernel_size, strict=True)
-
-    def _sums(self, patches: torch.Tensor) -> torch.Tensor:
+    @staticmethod
+    def _sums(patches: torch.Tensor, kernels: np.ndarray) -> torch.Tensor:
         """Return the dot products (n, outputs) of patches (n, values) of -1, 0 (padding) and +1 with the kernels."""
         chunks = np.array_split(patches.numpy(), max(1, len(patches) // 256))  # limits the memory that `dot` needs
-        parts = [dot(np.packbits(chunk > 0, axis=1), self.kernels, np.packbits(chunk != 0, axis=1)) for chunk in chunks]
+        parts = [dot(np.packbits(chunk > 0, axis=1), kernels, np.packbits(chunk != 0, axis=1)) for chunk in chunks]
         return torch.from_numpy(np.concatenate(parts)).float()

@@ -1,5 +1,6 @@
 """Build a net from the name of a scheme and the name of an architecture."""
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -8,10 +9,13 @@ import torch
 from torch import nn
 
 from ..common.errors import MAX_SEED, CourseError, check_whole
+from . import weights
 from .convnet import ConvNet
 from .lenet import LeNet
 from .recipe import Recipe
 from .schemes import SCHEMES, Scheme
+
+ADAM_LR = 0.002  # for nets for which no recipe was tuned
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,8 @@ class NetSpec:
     arch: str
     seed: int | None
     recipe: Recipe
+    classes: int | None = None
+    image_size: int | None = None
 
     @property
     def name(self) -> str:
@@ -67,7 +73,9 @@ class NetSpec:
         return self.scheme.bits
 
 
-def build(name: str | Scheme, arch: str = "convnet", seed: int = 0) -> nn.Module:
+def build(
+    name: str | Scheme, arch: str = "convnet", seed: int = 0, *, classes: int = 10, image_size: int = 32
+) -> nn.Module:
     """Return a new net.
 
     With the same architecture and seed, nets of all schemes start from the same latent weights. Schemes
@@ -78,6 +86,8 @@ def build(name: str | Scheme, arch: str = "convnet", seed: int = 0) -> nn.Module
         name: Name of a scheme of the course, or a `Scheme` of your own.
         arch: Name of an architecture (see `architecture`).
         seed: Seed of the initialization, a whole number of at least 0.
+        classes: Number of classes.
+        image_size: Height and width of the images in pixels. Only architectures with a fixed image size use it.
 
     Returns:
         The net; its `NetSpec` is `net.spec`.
@@ -87,21 +97,40 @@ def build(name: str | Scheme, arch: str = "convnet", seed: int = 0) -> nn.Module
         ValueError: If the seed is not a whole number of at least 0.
     """
     check_whole("seed", seed, 0, MAX_SEED)
+    check_whole("classes", classes, 2)
+    check_whole("image_size", image_size, 1)
     scheme = name if isinstance(name, Scheme) else _choose("net", name, SCHEMES)
     if scheme != SCHEMES.get(scheme.name, scheme):
         raise CourseError(f"The course already has a scheme {scheme.name}: give yours another name.")
     chosen = architecture(arch)
+    options = chosen.options | _sizes(chosen, classes, image_size)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        net = chosen.net(scheme, **chosen.options)
-    net.spec = NetSpec(scheme, arch, seed, replace(chosen.recipe, **scheme.recipe))
+        net = chosen.net(scheme, **options)
+    recipe = replace(chosen.recipe, **scheme.recipe)
+    if recipe.optimizer == "muon" and not weights.scales_follow_weights(net):
+        recipe = replace(recipe, optimizer="adam", lr=ADAM_LR)
+    net.spec = NetSpec(scheme, arch, seed, recipe, classes, image_size)
     return net
 
 
+def _sizes(chosen: Architecture, classes: int, image_size: int) -> dict[str, int]:
+    """Return those of the two options that an architecture has; it must have `classes` unless there are ten."""
+    accepted = inspect.signature(chosen.net).parameters
+    if classes != 10 and "classes" not in accepted:
+        raise CourseError(f"{chosen.net} has no option classes, so it cannot be built for {classes} classes: add it.")
+    sizes = {"classes": classes, "image_size": image_size}
+    return {key: value for key, value in sizes.items() if key in accepted}
+
+
 def spec_of(net: nn.Module) -> NetSpec:
-    """Return the `NetSpec` of `net`; that of a net that `build` did not make has the name of the net's class."""
+    """Return the `NetSpec` of `net`; that of a net that `build` did not make has the name of the net's class.
+
+    Its recipe uses Adam, which suits every net: Muon rescales weights, which harms nets whose scales do not follow.
+    """
     kind = type(net).__name__
-    return getattr(net, "spec", None) or NetSpec(Scheme(kind, "unknown"), kind, None, Recipe())
+    spec = getattr(net, "spec", None)
+    return spec or NetSpec(Scheme(kind, "unknown"), kind, None, Recipe(optimizer="adam", lr=ADAM_LR))
 
 
 def architecture(arch: str) -> Architecture:

@@ -3,6 +3,7 @@
 import torch
 from torch import nn
 
+from ..common.errors import CourseError
 from .schemes import Scheme
 
 
@@ -14,10 +15,14 @@ class LeNet(nn.Module):
     Args:
         scheme: How weights and activations are quantized.
         classes: Number of classes.
+        image_size: Height and width of the images in pixels, at least 16.
     """
 
-    def __init__(self, scheme: Scheme, classes: int = 10) -> None:
+    def __init__(self, scheme: Scheme, classes: int = 10, image_size: int = 32) -> None:
         super().__init__()
+        side = ((image_size - 4) // 2 - 4) // 2  # after two convolutions and two poolings
+        if side < 1:
+            raise CourseError(f"image_size is {image_size}: LeNet needs images of at least 16 x 16 pixels.")
         self.features = nn.Sequential(
             scheme.conv(3, 6, 5, first_or_last=True),
             nn.MaxPool2d(2),
@@ -30,7 +35,7 @@ class LeNet(nn.Module):
         )
         self.classifier = nn.Sequential(
             nn.Flatten(),
-            scheme.linear(16 * 5 * 5, 120),
+            scheme.linear(16 * side**2, 120),
             nn.BatchNorm1d(120),
             scheme.act(),
             scheme.linear(120, 84),
@@ -41,5 +46,5 @@ class LeNet(nn.Module):
         )
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Return logits (n, classes) for normalized images (n, 3, 32, 32)."""
+        """Return logits (n, classes) for normalized images (n, 3, image_size, image_size)."""
         return self.classifier(self.features(images))

@@ -6,7 +6,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from ..common.errors import check_whole
+from ..common.errors import CourseError, check_whole
 from . import weights
 
 QUANTIZER = re.compile(r"\.\w+_quant\.")  # in the name of a tensor that belongs to a quantizer
@@ -154,10 +154,45 @@ def unpack_net(net: nn.Module, tensors: dict[str, torch.Tensor], layers: dict[st
         integers = unpack(state[f"{name}.weight"], **layers[name])
         state[f"{name}.weight"] = integers.float()
         if integers.shape == layer.weight.shape:
-            injector = layer.weight_quant.quant_injector.let(scaling_impl_type="const", scaling_init=threshold)
-            layer.weight_quant = type(layer.weight_quant)(layer, injector)
+            layer.weight_quant = _with_constant_scale(layer, threshold)
             state[f"{name}.weight"] *= weights.scale(layer)
+            own, prefix = layer.weight_quant.state_dict(), f"{name}.weight_quant."
+            for key in [key for key in state if key.startswith(prefix) and key.removeprefix(prefix) not in own]:
+                del state[key]  # of a learned scale, which the threshold has replaced
     return state
+
+
+@torch.no_grad()
+def check_packing(net: nn.Module) -> None:
+    """Check that the quantized weights of `net` are exactly the same after packing and unpacking.
+
+    Raises:
+        CourseError: If those of a layer are not; the message names it. Its quantizer cannot be packed then.
+    """
+    for name, layer in weights.quantized_layers(net).items():
+        quantizer, latent, expected = layer.weight_quant, layer.weight.clone(), weights.quantized(layer)
+        try:
+            integers = weights.integers(layer)
+            pack(integers, **_codebook(integers))
+            layer.weight_quant = _with_constant_scale(layer, _threshold(layer).to(latent.device))
+            layer.weight.copy_(integers.to(latent.device) * weights.scale(layer).to(latent.device))
+            problem = "" if torch.equal(weights.quantized(layer), expected) else "other weights come out"
+        except Exception as error:  # Brevitas raises almost anything for a quantizer without a constant scale
+            problem = str(error)
+        finally:
+            layer.weight_quant = quantizer
+            layer.weight.copy_(latent)
+        if problem:
+            raise CourseError(f"The weights of {name} cannot be packed ({problem}): save the net with packed=False.")
+
+
+def _with_constant_scale(layer: nn.Module, threshold: torch.Tensor) -> nn.Module:
+    """Return a weight quantizer like that of `layer`, but with a scale that is fixed by `threshold`."""
+    injector = layer.weight_quant.quant_injector.let(scaling_impl_type="const", scaling_init=threshold)
+    quantizer = type(layer.weight_quant)(layer, injector)
+    own, old = quantizer.state_dict(), layer.weight_quant.state_dict()
+    quantizer.load_state_dict({key: old[key] for key in own if key in old}, strict=False)
+    return quantizer
 
 
 def _codebook(integers: torch.Tensor) -> dict[str, int]:

@@ -5,9 +5,14 @@ A quantizer is a class of settings from which Brevitas assembles a module. A lay
 layer width and any initialization, and they never modify the latent weights.
 """
 
+import brevitas.nn as qnn
+import torch
 import torch.nn.functional as F
+from _dependencies.exceptions import DependencyError
 from brevitas.nn.mixin import QuantWeightMixin
+from brevitas.proxy.parameter_quant import WeightQuantProxyProtocol
 from brevitas.proxy.quant_proxy import QuantProxyFromInjector
+from brevitas.proxy.runtime_quant import ActQuantProxyProtocol
 from brevitas.quant import (
     Int8WeightPerChannelFloat,
     Int8WeightPerTensorFloat,
@@ -28,6 +33,36 @@ def bits_of(quantizer: nn.Module) -> int | None:
     if not quantizer.is_quant_enabled or not hasattr(quantizer, "bit_width"):  # floating-point formats have none
         return None
     return int(quantizer.bit_width())
+
+
+def is_weight_quantizer(quantizer: object) -> bool:
+    """Return whether a class is a Brevitas quantizer for weights."""
+    return _has_proxy(quantizer, WeightQuantProxyProtocol)
+
+
+def is_activation_quantizer(quantizer: object) -> bool:
+    """Return whether a class is a Brevitas quantizer for activations."""
+    return _has_proxy(quantizer, ActQuantProxyProtocol)
+
+
+def _has_proxy(quantizer: object, protocol: type) -> bool:
+    """Return whether Brevitas would make a module of the kind `protocol` from a quantizer."""
+    if not isinstance(quantizer, type):
+        return False
+    try:
+        return protocol in quantizer.proxy_class.__mro__
+    except (AttributeError, DependencyError):  # not a quantizer, or one without a proxy_class
+        return False
+
+
+def problem_with(quantizer: type) -> str:
+    """Return why Brevitas cannot quantize the weights of a small layer with `quantizer`, or an empty string."""
+    try:
+        with torch.random.fork_rng(devices=[]):  # the layer must not use up random numbers of the reader
+            qnn.QuantConv2d(3, 4, 3, bias=False, weight_quant=quantizer).quant_weight()
+    except Exception as error:  # an incomplete quantizer can raise almost anything
+        return f"{type(error).__name__}: {error}"
+    return ""
 
 
 def learned_parameters(net: nn.Module) -> list[nn.Parameter]:

@@ -4,6 +4,7 @@ PytorchNN, TernaryNN and BinaryNN share architecture, initialization and recipe.
 comparison is the experiment of the course.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -17,7 +18,11 @@ from .stem import DCTStem
 # For binary activations, every response of the stem is compared with several thresholds, in standard deviations. A
 # small patch has fewer filters and therefore gets more thresholds: the next layer needs about 64 signs per position.
 THRESHOLDS = {2: (0.15, 0.5, 1.1), 4: (0.3, 1.0)}
+UNSET: Any = object()  # the default of an argument that has to be chosen
 FIRST_LAST_SUFFIX = "-8bit-first-last"  # of the variants whose first and last layer keep 8-bit weights
+
+# Nets with binary activations learn best with Adam, smaller batches, and less variation of the images.
+XNOR_RECIPE = {"optimizer": "adam", "lr": 0.005, "batch_size": 128, "label_smoothing": 0.1, "translate": 1}
 
 
 @dataclass(frozen=True)
@@ -29,7 +34,8 @@ class Scheme:
         bits: Bits of weights and activations as papers write them, such as "W1A1".
         weight: Class of the weight quantizer, or None for float weights.
         activation: Class of the activation quantizer, or None for a float ReLU.
-        first_last: Class of the weight quantizer of the first and the last layer, or None for float weights.
+        first_last: Class of the weight quantizer of the first and the last layer, or None for float weights. It has to
+            be given wherever `weight` is, because nets are often worse if these two layers have few bits.
         recipe: The settings that differ between the best recipe for this scheme and that of the architecture.
 
     Raises:
@@ -40,18 +46,21 @@ class Scheme:
     bits: str
     weight: type | None = None
     activation: type | None = None
-    first_last: type | None = None
+    first_last: type | None = UNSET
     recipe: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Check the quantizers here: Brevitas would raise an error only later, far from the cause."""
-        for argument in ("weight", "activation", "first_last"):
-            quantizer = getattr(self, argument)
-            if quantizer is not None and not isinstance(quantizer, type):
-                raise CourseError(
-                    f"{argument} of {self.name} is {quantizer!r}: pass the class of a quantizer, such as "
-                    "quantizers.BinaryWeight, or None for floats."
-                )
+        """Check the quantizers here: Brevitas would only complain later, far from the cause."""
+        if self.first_last is UNSET and self.weight is None:
+            object.__setattr__(self, "first_last", None)
+        if self.first_last is UNSET:
+            raise CourseError(
+                f"first_last of {self.name} is missing: pass the weight quantizer of its first and last layer, or None "
+                "for float weights there."
+            )
+        for argument in ("weight", "first_last"):
+            _check_quantizer(self.name, argument, getattr(self, argument), q.is_weight_quantizer, "BinaryWeight")
+        _check_quantizer(self.name, "activation", self.activation, q.is_activation_quantizer, "BinaryActivation")
 
     def conv(self, inputs: int, outputs: int, kernel: int, first_or_last: bool = False, **options) -> nn.Module:
         """Return a convolution without bias, quantized as the scheme says; a BatchNorm is expected to follow."""
@@ -110,26 +119,36 @@ class Scheme:
         return self.activation is not None and q.is_binary(self.act().act_quant)
 
 
+def _check_quantizer(name: str, argument: str, quantizer: object, is_right: Callable, example: str) -> None:
+    if quantizer is not None and is_right(quantizer):
+        problem = q.problem_with(quantizer) if is_right is q.is_weight_quantizer else ""
+        if problem:
+            raise CourseError(
+                f"{argument} of {name} is {quantizer.__name__}, which cannot quantize weights on its own ({problem}): "
+                f"complete its settings, or pass another quantizer, such as quantizers.{example}."
+            )
+    elif quantizer is not None:
+        kind = "weight" if is_right is q.is_weight_quantizer else "activation"
+        raise CourseError(
+            f"{argument} of {name} is {quantizer!r}: pass the class of a quantizer for {kind}s, such as "
+            f"quantizers.{example}, or None for floats."
+        )
+
+
 def _schemes() -> dict[str, Scheme]:
     plain = [
-        Scheme("PytorchNN", "W32A32"),
-        Scheme("TernaryNN", "W1.58A32", q.TernaryWeight),
-        Scheme("BinaryNN", "W1A32", q.BinaryWeight),
-        Scheme(
-            "XnorNN",
-            "W1A1",
-            q.BinaryWeight,
-            q.BinaryActivation,
-            recipe={"optimizer": "adam", "lr": 0.005, "batch_size": 128, "label_smoothing": 0.1, "translate": 1},
-        ),
-        Scheme("Int2NN", "W2A2", q.Int2Weight, q.Int2Activation),
-        Scheme("Int4NN", "W4A4", q.Int4Weight, q.Int4Activation),
-        Scheme("Int8NN", "W8A8", q.Int8Weight, q.Int8Activation),
+        ("PytorchNN", "W32A32", None, None, {}),
+        ("TernaryNN", "W1.58A32", q.TernaryWeight, None, {}),
+        ("BinaryNN", "W1A32", q.BinaryWeight, None, {}),
+        ("XnorNN", "W1A1", q.BinaryWeight, q.BinaryActivation, XNOR_RECIPE),
+        ("Int2NN", "W2A2", q.Int2Weight, q.Int2Activation, {}),
+        ("Int4NN", "W4A4", q.Int4Weight, q.Int4Activation, {}),
+        ("Int8NN", "W8A8", q.Int8Weight, q.Int8Activation, {}),
     ]
-    schemes = [replace(scheme, first_last=scheme.weight) for scheme in plain]
+    schemes = [Scheme(name, bits, weight, act, weight, recipe) for name, bits, weight, act, recipe in plain]
     with_wide_ends = [
         replace(scheme, name=scheme.name + FIRST_LAST_SUFFIX, first_last=q.Int8Weight)
-        for scheme in plain
+        for scheme in schemes
         if scheme.weight not in (None, q.Int8Weight)
     ]
     return {scheme.name: scheme for scheme in schemes + with_wide_ends}

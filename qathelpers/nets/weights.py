@@ -57,6 +57,38 @@ def quantized_layers(net: nn.Module) -> dict[str, nn.Module]:
     }
 
 
+@torch.no_grad()
+def initialize_scales(net: nn.Module) -> nn.Module:
+    """Let the weight quantizers of `net` set up their learned scales, and return the net.
+
+    Brevitas creates the parameter of a scale that is learned from statistics on in the first forward pass. Before that,
+    it is missing in the net's state, so weights of a trained net could not be loaded.
+    """
+    for layer in quantized_layers(net).values():
+        kept = layer.weight.clone()
+        layer.quant_weight()
+        layer.weight.copy_(kept)  # some quantizers clamp the weights in place
+    return net
+
+
+@torch.no_grad()
+def scales_follow_weights(net: nn.Module) -> bool:
+    """Return whether the scales of all quantized layers double when their weights do.
+
+    They do if they are computed from the weights. Constant and learned scales stay as they are.
+    """
+    for layer in quantized_layers(net).values():
+        kept = layer.weight.clone()
+        one = layer.quant_weight()
+        layer.weight.copy_(2 * kept)
+        two = layer.quant_weight()
+        layer.weight.copy_(kept)
+        scales = [getattr(weight, "scale", None) for weight in (one, two)]
+        if None in scales or not torch.allclose(2 * scales[0], scales[1], rtol=1e-3):
+            return False
+    return True
+
+
 def first_layer(net: nn.Module) -> nn.Module:
     """Return the first convolution or linear layer of `net`, quantized or not.
 

@@ -22,6 +22,12 @@ def run_folder(data_name: str, arch: str) -> Path:
     return settings.results_dir() / data_name / arch
 
 
+def build_for(dataset: Dataset, name: str, arch: str = "convnet", seed: int = 0) -> nn.Module:
+    """Return a new net for the classes and the image size of `dataset`; see `build`."""
+    image_size = dataset.train_images.shape[-1]
+    return build(name, arch, seed, classes=len(dataset.classes), image_size=image_size)
+
+
 def load_or_train(
     name: str, dataset: Dataset, epochs: int, *, arch: str = "convnet", seed: int = 0, recipe: Recipe | None = None
 ) -> tuple[nn.Module, History]:
@@ -41,7 +47,7 @@ def load_or_train(
     Raises:
         CourseError: In the cases that `build` and `fit` name.
     """
-    net = build(name, arch, seed=seed)
+    net = build_for(dataset, name, arch, seed)
     run = Run.plan(net, dataset, epochs, recipe=recipe, seed=seed, folder=run_folder(dataset.name, arch))
     history = run.finished()
     if history is not None:

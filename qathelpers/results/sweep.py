@@ -24,7 +24,7 @@ from ..nets.architectures import build
 from ..nets.recipe import Recipe, changed
 from ..training.history import History
 from ..training.run import Run, run_name
-from .runs import load_or_train, run_folder
+from .runs import build_for, load_or_train, run_folder
 
 SECONDS_BETWEEN_UPDATES = 1.0  # of the progress bar
 TIMEOUT = 20  # seconds to wait for a scheduler
@@ -62,7 +62,7 @@ class Job:
 
     def plan(self, dataset: Dataset) -> Run:
         """Return the job's run."""
-        net = build(self.name, self.arch, seed=self.seed)
+        net = build_for(dataset, self.name, self.arch, self.seed)
         folder = run_folder(self.data, self.arch)
         return Run.plan(net, dataset, self.epochs, recipe=self.recipe, seed=self.seed, folder=folder)
 

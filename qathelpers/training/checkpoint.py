@@ -11,7 +11,7 @@ from torch import nn
 
 from ..common.errors import CourseError
 from ..common.files import write_atomically
-from ..nets import packing
+from ..nets import packing, weights
 from ..nets.architectures import build, spec_of
 
 Tensors = dict[str, torch.Tensor]
@@ -31,9 +31,10 @@ def save(net: nn.Module, path: str | Path, config: dict, packed: bool = False) -
         The path.
 
     Raises:
-        CourseError: If the file cannot be written.
+        CourseError: If the file cannot be written, or if `packed` weights would not be exactly the same.
     """
     if packed:
+        packing.check_packing(net)
         tensors, layers = packing.pack_net(net)
         if config.get("precision") == "bf16":
             tensors = packing.as_bf16(net, tensors)
@@ -71,6 +72,7 @@ def load(path: str | Path, net: nn.Module | None = None) -> nn.Module:
             tensors = packing.unpack_net(net, tensors, header["packed"])
         except (KeyError, ValueError, TypeError) as error:
             raise CourseError(f"{path} is damaged ({error}): replace it with a fresh copy.") from error
+    weights.initialize_scales(net)
     problem = misfits(net, tensors) or _other_scheme(net, config)
     if problem:
         spec = spec_of(net)
@@ -128,7 +130,8 @@ def read(path: Path) -> tuple[Tensors, dict]:
 
 def _build(config: dict, path: Path) -> nn.Module:
     try:
-        return build(config["name"], config["arch"])
+        size = config.get("image_size", 32)
+        return build(config["name"], config["arch"], classes=config.get("classes", 10), image_size=size)
     except (KeyError, CourseError) as error:
         raise CourseError(
             f"{path} holds a {config.get('name')} ({config.get('arch')}), which is not a net of the course: build the "

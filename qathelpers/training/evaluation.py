@@ -55,7 +55,12 @@ def mean_loss_and_accuracy(total_loss: float, correct: int, total: int, device: 
     return total_loss / total, correct / total
 
 
+def as_logits(output: torch.Tensor) -> torch.Tensor:
+    """Return what a net returned as a float tensor; a net of Brevitas layers may return a QuantTensor."""
+    return getattr(output, "value", output).float()
+
+
 def _logits(net: nn.Module, images: torch.Tensor) -> torch.Tensor:
     # Under bf16 autocast, quantized activations round differently and nets lose up to one point of accuracy.
     with hardware.full_precision(), torch.autocast(images.device.type, enabled=False):
-        return net(images).float()
+        return as_logits(net(images))

@@ -19,7 +19,8 @@ from ..data.batches import Batches, progressive_side
 from ..data.dataset import Dataset
 from ..nets import weights
 from ..nets.recipe import Recipe
-from .evaluation import evaluate, mean_loss_and_accuracy
+from .checks import check_training
+from .evaluation import as_logits, evaluate, mean_loss_and_accuracy
 from .history import History
 from .optimizers import make_optimizers, set_learning_rates
 from .run import Run
@@ -86,6 +87,7 @@ def train(
     recipe, epochs, full = run.recipe, run.epochs, dataset.train_images.shape[-1]
     hardware.keep_freed_memory()
     distributed.check_last_batch(len(dataset.train_labels), recipe.batch_size)
+    check_training(net, dataset, recipe)
     if distributed.rank():
         log = _silent
     with run.lock():
@@ -159,7 +161,7 @@ def train_step(
 ) -> torch.Tensor:
     """Update the net with one batch; return the logits (n, classes) for this batch from before the update."""
     with hardware.autocast(images.device):
-        logits = net(images).float()
+        logits = as_logits(net(images))
     loss = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
     (loss * distributed.shard_weight(len(labels), loss.device)).backward()
     distributed.all_reduce_gradients(net)
@@ -183,7 +185,7 @@ def _start(run: Run, net: nn.Module, log: Callable[[str], None]) -> tuple[Histor
     resumed = run.read_resume(net)
     if resumed:
         net.load_state_dict(resumed.net)  # before the move: Brevitas creates new parameters on the CPU when it loads
-    net.to(run.device, memory_format=torch.channels_last)
+    hardware.move(net, run.device)
     distributed.convert_sync_batchnorm(net)
     optimizers, history = make_optimizers(net, run.recipe), History(run.config)
     if resumed:

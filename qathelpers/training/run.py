@@ -1,5 +1,6 @@
 """`Run`: one training, what defines it, and its files on disk."""
 
+import hashlib
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,8 +17,9 @@ from ..common import distributed, hardware, settings
 from ..common.errors import MAX_SEED, CourseError, check_whole
 from ..common.files import check_writable, remove_leftovers
 from ..data.dataset import Dataset
-from ..nets import packing
+from ..nets import packing, weights
 from ..nets.architectures import spec_of
+from ..nets.identity import structure_digest
 from ..nets.recipe import Recipe
 from . import checkpoint
 from .history import ROW, History
@@ -116,6 +118,7 @@ class Run:
                 raise ValueError(f"{argument} is a {type(value).__name__}: pass {EXPECTED[argument]}")
         check_whole("epochs", epochs, 1)
         check_whole("seed", seed, 0, MAX_SEED)
+        dataset.check()
         spec, device = spec_of(net), hardware.find_device(device)
         config = {
             "name": spec.name,
@@ -124,7 +127,11 @@ class Run:
             "weights": sum(parameter.numel() for parameter in net.parameters()),
             "kB": _packed_size(net),
             "init_seed": spec.seed,
+            "classes": spec.classes,
+            "image_size": dataset.train_images.shape[-1],
+            "net_sha256": structure_digest(net),
             "data": dataset.name,
+            "data_sha256": _data_digest(dataset),
             "train_images": len(dataset.train_labels),
             "test_images": len(dataset.test_labels),
             "epochs": min(epochs, settings.max_epochs() or epochs),
@@ -254,10 +261,11 @@ class Run:
         except (CourseError, KeyError, ValueError, TypeError) as error:
             print(f"{self.resume_path} cannot be used, so the training starts again ({error}).")
             return None
-        if differences(config, self.config):
-            print(f"{self.resume_path} is from a training with other settings; this one starts again.")
+        changed = ", ".join(differences(config, self.config))
+        if changed:
+            print(f"{self.resume_path} is from a training with other settings ({changed}); this one starts again.")
             return None
-        problem = checkpoint.misfits(net, resume.net)
+        problem = checkpoint.misfits(weights.initialize_scales(net), resume.net)
         if problem:
             print(f"{self.resume_path} is from a net with other layers ({problem}); this training starts again.")
             return None
@@ -292,6 +300,15 @@ class Run:
     def _writes(self) -> bool:
         """Whether this process writes files: only the first of several processes does."""
         return self.folder is not None and distributed.rank() == 0
+
+
+def _data_digest(dataset: Dataset) -> str:
+    """Return a SHA-256 of all images and labels, in their order."""
+    sha = hashlib.sha256()
+    for tensor in (dataset.train_images, dataset.train_labels, dataset.test_images, dataset.test_labels):
+        sha.update(f"{tensor.dtype} {list(tensor.shape)} ".encode())
+        sha.update(tensor.contiguous().view(-1).numpy())
+    return sha.hexdigest()
 
 
 def _packed_size(net: nn.Module) -> float | None:

@@ -5,12 +5,14 @@ import io
 
 import ipywidgets as ipw
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import nn
-from torchvision.transforms.functional import center_crop, pil_to_tensor, resize
 
 from ..analysis import plots
-from ..data.dataset import Dataset
+from ..common.errors import CourseError
+from ..data.dataset import TITLES, Dataset
+from ..data.pictures import read_picture
+from ..nets.architectures import spec_of
 from ..results.recorded import recorded_net
 from ..training.evaluation import predict
 
@@ -26,25 +28,39 @@ class PictureGuesser(ipw.VBox):
     likely classes, the most likely first; `disagreeing` lists the indices of the test images on which they disagree.
 
     Args:
-        dataset: The data set whose test images are offered.
-        nets: Trained nets by name; by default the recorded PytorchNN, TernaryNN and BinaryNN.
+        dataset: The data set whose test images are offered, and whose classes the nets predict. Photos are cropped to
+            the largest centred square and resized to the size of its images; see `data.read_picture`.
+        nets: Trained nets by name, or a single net; by default the recorded PytorchNN, TernaryNN and BinaryNN. With an
+            empty dict, the images are shown without predictions.
 
     Raises:
-        CourseError: If `nets` is not given and a recorded net is missing.
+        CourseError: If the data set is not valid (see `Dataset.check`), a net has fewer outputs than there are classes,
+            a recorded net is missing, or `nets` is not given for other images than those of the course.
+        ValueError: If `nets` is something else.
     """
 
-    def __init__(self, dataset: Dataset, nets: dict[str, nn.Module] | None = None):
+    def __init__(self, dataset: Dataset, nets: dict[str, nn.Module] | nn.Module | None = None):
         """Create the widget; every net classifies all test images once."""
+        dataset.check()
         self.dataset = dataset
-        self.nets = nets or {name: recorded_net(name) for name in RECORDED}
+        self.nets = _by_name(nets, dataset)
         self._logits = {name: predict(net, dataset.test_images) for name, net in self.nets.items()}
-        first, *others = (logits.argmax(1) for logits in self._logits.values())
-        self.disagreeing = torch.stack([other != first for other in others]).any(0).nonzero().flatten().tolist()
+        for name, logits in self._logits.items():
+            if logits.ndim != 2 or logits.shape[1] < len(dataset.classes):
+                raise CourseError(
+                    f"The net {name} has outputs of shape {tuple(logits.shape[1:])}, but {dataset.name} has "
+                    f"{len(dataset.classes)} classes: pass a net that was trained on this data set."
+                )
+        first, *others = [logits.argmax(1) for logits in self._logits.values()] or [dataset.test_labels]
+        differences = [other != first for other in others]
+        self.disagreeing = torch.stack(differences).any(0).nonzero().flatten().tolist() if differences else []
+        self.predictions: dict[str, list[str]] = {}
         last = len(dataset.test_labels) - 1
         self.index = ipw.BoundedIntText(value=0, min=0, max=last, description=f"0 to {last}")
         self.previous = ipw.Button(description="\u2190 disagree", tooltip="previous image on which the nets disagree")
         self.next = ipw.Button(description="disagree \u2192", tooltip="next image on which the nets disagree")
         self.upload = ipw.FileUpload(accept="image/*", multiple=False, description="upload photo")
+        self.previous.disabled = self.next.disabled = not self.disagreeing
         self.image = ipw.Image(value=b"", format="png", width=SIDE, height=SIDE)
         self.answer, self.status = ipw.HTML(), ipw.HTML()
         self.index.observe(lambda _: self._show_test_image(), names="value")
@@ -71,54 +87,70 @@ class PictureGuesser(ipw.VBox):
     def _show_test_image(self) -> None:
         index = self.index.value
         title = self.dataset.classes[self.dataset.test_labels[index]]
-        note = f"The nets disagree on {len(self.disagreeing):,} of {len(self.dataset.test_labels):,} test images."
-        self.status.value = f"Test image {index}: {html.escape(title)}. {note}"
+        note = ""
+        if len(self.nets) > 1:
+            note = f" The nets disagree on {len(self.disagreeing):,} of {len(self.dataset.test_labels):,} test images."
+        self.status.value = f"Test image {index}: {html.escape(title)}.{note}"
         self._show(self.dataset.test_images[index], {name: logits[index] for name, logits in self._logits.items()})
 
     def _show_upload(self, value: dict | tuple) -> None:
         if not value:
             return
+        name, content = uploaded_file(value)
+        side = self.dataset.test_images.shape[-1]
         try:
-            image = read_photo(uploaded_content(value))
-        except (UnidentifiedImageError, OSError):
-            self.status.value = "This file cannot be read as an image: try a .jpg or .png file."
+            image = read_picture(content, side, name=name)
+        except CourseError as error:
+            # The answers for the image before must not be taken for those for this file.
+            self.predictions, self.answer.value, self.image.layout.visibility = {}, "", "hidden"
+            self.status.value = html.escape(str(error))
             return
-        self.status.value = "Your photo, cropped to a square and resized to 32 x 32 pixels."
+        self.status.value = f"{html.escape(name)}, cropped to a square and resized to {side} x {side} pixels."
         self._show(image, {name: predict(net, image[None])[0] for name, net in self.nets.items()})
 
     def _show(self, image: torch.Tensor, logits: dict[str, torch.Tensor]) -> None:
-        self.image.value = enlarged(image)
-        likeliest = {name: values.softmax(0).topk(SHOWN) for name, values in logits.items()}
-        self.predictions = {name: [self.dataset.classes[i] for i in top.indices] for name, top in likeliest.items()}
+        self.image.value, self.image.layout.visibility = enlarged(image), "visible"
+        shown = min(SHOWN, len(self.dataset.classes))
+        likeliest = {name: values.softmax(0).topk(shown) for name, values in logits.items()}
+        self.predictions = {name: [self._title(i) for i in top.indices.tolist()] for name, top in likeliest.items()}
         self.answer.value = "".join(
             _bars(name, self.predictions[name], top.values.tolist()) for name, top in likeliest.items()
         )
 
+    def _title(self, output: int) -> str:
+        """Return the name of the class of an output; a net can have more outputs than the data set has classes."""
+        classes = self.dataset.classes
+        return classes[output] if output < len(classes) else f"output {output}"
 
-def uploaded_content(value: dict | tuple) -> bytes:
-    """Return the content of the first file in the value of a FileUpload widget, of ipywidgets 7 or 8."""
+
+def uploaded_file(value: dict | tuple) -> tuple[str, bytes]:
+    """Return the name and the content of the first file in the value of a FileUpload widget, of ipywidgets 7 or 8."""
     # ipywidgets 7 gives a dict of files by name, ipywidgets 8 a tuple of files.
-    file = next(iter(value.values())) if isinstance(value, dict) else value[0]
-    return bytes(file["content"])
-
-
-def read_photo(content: bytes) -> torch.Tensor:
-    """Return the image in the `content` of a file as uint8 (3, 32, 32), center-cropped to a square and resized.
-
-    Raises:
-        PIL.UnidentifiedImageError: If the content is not an image.
-        OSError: If the image is damaged.
-    """
-    image = Image.open(io.BytesIO(content)).convert("RGB")
-    return pil_to_tensor(resize(center_crop(image, min(image.size)), [32, 32]))
+    name, file = next(iter(value.items())) if isinstance(value, dict) else (value[0].get("name"), value[0])
+    return name or "The picture", bytes(file["content"])
 
 
 def enlarged(image: torch.Tensor) -> bytes:
-    """Return a uint8 image (3, 32, 32), enlarged so that its pixels are visible, as the content of a .png file."""
+    """Return a uint8 image (3, h, h), enlarged so that its pixels are visible, as the content of a .png file."""
     file = io.BytesIO()
     picture = Image.fromarray(image.permute(1, 2, 0).numpy())
     picture.resize((SIDE, SIDE), Image.Resampling.NEAREST).save(file, "png")
     return file.getvalue()
+
+
+def _by_name(nets: dict[str, nn.Module] | nn.Module | None, dataset: Dataset) -> dict[str, nn.Module]:
+    if nets is None:
+        if dataset.name not in TITLES:
+            raise CourseError(
+                f"The recorded nets do not know the classes of {dataset.name}: pass nets that were trained on it, such "
+                "as {'mine': net}."
+            )
+        return {name: recorded_net(name) for name in RECORDED}
+    if isinstance(nets, nn.Module):
+        return {spec_of(nets).name: nets}
+    if not isinstance(nets, dict) or not all(isinstance(net, nn.Module) for net in nets.values()):
+        raise ValueError(f"nets must be a dict of nets by name, or one net; got {type(nets).__name__}")
+    return {str(name): net for name, net in nets.items()}
 
 
 def _bars(name: str, classes: list[str], probabilities: list[float]) -> str:

@@ -15,7 +15,7 @@ from ..analysis import plots
 from ..common.errors import MAX_SEED, CourseError
 from ..data.dataset import Dataset
 from ..nets import weights
-from ..results.runs import run_folder
+from ..results.runs import build_for, run_folder
 from ..training import loop
 from ..training.history import History
 from ..training.run import Run
@@ -129,7 +129,7 @@ class TrainingPanel(ipw.VBox):
         seed, share = self.seed.value, self.share.value
         counts = (len(self.dataset.train_labels), len(self.dataset.test_labels))
         dataset = self.dataset.take(*(max(1, round(share * count)) for count in counts))
-        net = nets.build(self.name.value, self.arch.value, seed=seed)
+        net = build_for(dataset, self.name.value, self.arch.value, seed)
         recipe = replace(net.spec.recipe, batch_size=self.batch_size.value)
         run = Run.plan(net, dataset, self.epochs.value, recipe=recipe, seed=seed, folder=self.folder)
         if not resume:

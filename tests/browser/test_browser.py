@@ -189,7 +189,7 @@ def test_the_guesser_in_05_takes_a_photo(open_and_run):
     with page.expect_file_chooser(timeout=MINUTE) as chooser:
         guesser.locator("button", has_text="upload photo").click()
     chooser.value.set_files(file)
-    guesser.get_by_text("Your photo").wait_for(timeout=MINUTE)
+    guesser.get_by_text("sky.png").first.wait_for(timeout=MINUTE)
     assert guesser.get_by_text("%").count() >= 9
     keep(page, guesser, "guesser-upload")
 

@@ -23,7 +23,7 @@ CONFIG |= {"train_images": 20_000, "test_images": 5_000}
 
 
 def own(name, weight=quantizers.BinaryWeight):
-    return Scheme(name, "W1A32", weight)
+    return Scheme(name, "W1A32", weight, first_last=None)
 
 
 def fit(net="BinaryNN", dataset=DATASET, epochs=1, **options):
@@ -53,6 +53,7 @@ CHOICES = [
     ("width that is not a number", lambda: build("XnorNN", "convnet-xyz"), ["convnet-xyz"]),
     ("width of a net with only one", lambda: build("XnorNN", "lenet-x2"), ["lenet", "-x2"]),
     ("unknown data set", lambda: data.load("mnist"), ["'mnist'", "shapes"]),
+    ("no images", lambda: fit(dataset=DATASET.take(0)), ["0 images"]),
     ("unknown device", lambda: fit(device="tpu"), ["'tpu'", "'cpu'"]),
     ("net that is not recorded", lambda: results.recorded_net("BinNN"), ["BinNN", "BinaryNN"]),
     ("architecture without recorded nets", lambda: results.recorded_net("BinaryNN", "vgg"), ["vgg", "none"]),
@@ -128,7 +129,6 @@ OBJECTS = [
     ("name as a net", lambda: training.fit("BinaryNN", DATASET, 1), ["net", "str", "torch.nn.Module"]),
     ("name as a data set", lambda: fit(dataset="shapes"), ["dataset", "str", "data.load"]),
     ("dictionary as a recipe", lambda: fit(recipe={"lr": 0.1}), ["recipe", "dict", "Recipe"]),
-    ("no images", lambda: fit(dataset=DATASET.take(0)), ["0 images"]),
     ("fewer labels than images", lambda: Batches(IMAGES, LABELS[:2]), ["60 images", "2 labels"]),
     ("float images", lambda: Batches(IMAGES.float(), LABELS), ["torch.uint8", "images of torch.float32"]),
     ("float labels", lambda: Batches(IMAGES, LABELS.float()), ["torch.int64", "labels of torch.float32"]),

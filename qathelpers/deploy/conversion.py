@@ -1,0 +1,167 @@
+"""What the converters share: known layers, padding, and the comparison of a converted net with the original one."""
+
+import copy
+import math
+from collections.abc import Callable
+
+import torch
+from brevitas.proxy.runtime_quant import ActQuantProxyFromInjectorBase
+from torch import nn
+
+from ..common.errors import CourseError
+from ..nets import weights
+
+IMAGES, SEED = 16, 0  # of the random batch on which logits are compared
+TOLERANCE = 1e-3  # of the spread of the logits over the batch
+ROUNDING = 1e-4  # of the largest logit
+MAX_ROUNDING = 1e-3  # the largest difference between fp32 and fp64 that is taken for a rounding error
+METHODS = ("forward", "forward_impl", "inner_forward_impl", "_conv_forward")  # what a layer computes
+
+
+def on_cpu(net: nn.Module) -> nn.Module:
+    """Return a copy of `net` in eval mode, in fp32, on the CPU."""
+    return copy.deepcopy(net).cpu().float().eval()
+
+
+def names(net: nn.Module) -> dict[nn.Module, str]:
+    """Return how messages call each module of `net`: its name and its class."""
+    return {
+        module: f"{name} ({type(module).__name__})" if name else type(module).__name__
+        for name, module in net.named_modules()
+    }
+
+
+def differs_from(module: nn.Module, known: type) -> str:
+    """Return how `module` computes something else than the class `known` does, or "" if it computes the same."""
+    if "forward" in vars(module):
+        return "its forward was replaced"
+    for method in METHODS:
+        if getattr(type(module), method, None) is not getattr(known, method, None):
+            return f"its {method} is not that of {known.__name__}"
+    return ""
+
+
+def unsupported(layer: nn.Module) -> str:
+    """Return the first setting of a convolution or linear layer that no converter supports, or "" if there is none."""
+    for quantizer in ("input_quant", "output_quant", "bias_quant"):
+        if hasattr(layer, quantizer) and getattr(layer, quantizer).is_quant_enabled:
+            return f"{quantizer} is not supported"
+    if getattr(layer, "padding_mode", "zeros") != "zeros":
+        return f"padding_mode={layer.padding_mode!r} is not supported"
+    if not weights.quantized(layer).isfinite().all():
+        return "its weights are NaN or infinite"
+    return ""
+
+
+def pads(layer: nn.Conv2d, height: int, width: int) -> tuple[list[int], list[int]]:
+    """Return how many zeros `layer` adds to an image: (top, left) and (bottom, right).
+
+    Args:
+        layer: A convolution whose padding mode is "zeros".
+        height: Height of its input in pixels.
+        width: Width of its input in pixels.
+    """
+    if getattr(layer, "is_same_padded_strided", False):  # Brevitas' extension of "same" to strides above 1
+        settings = zip((height, width), layer.kernel_size, layer.stride, layer.dilation, strict=True)
+        totals = [
+            max((math.ceil(size / stride) - 1) * stride + (kernel - 1) * dilation + 1 - size, 0)
+            for size, kernel, stride, dilation in settings
+        ]
+    elif layer.padding == "same":
+        totals = [(kernel - 1) * dilation for kernel, dilation in zip(layer.kernel_size, layer.dilation, strict=True)]
+    else:
+        before = [0, 0] if layer.padding == "valid" else list(layer.padding)
+        return before, before
+    return [total // 2 for total in totals], [total - total // 2 for total in totals]
+
+
+def check(
+    net: nn.Module, run: Callable[[torch.Tensor], torch.Tensor], shape: tuple[int, ...], kind: str, may_flip: bool
+) -> None:
+    """Compare the logits of `net` with those of its conversion on one batch of random images.
+
+    The logits of an image agree if they differ by at most `TOLERANCE` times the spread of the logits over the batch,
+    plus `ROUNDING` times the largest logit. All images have to agree.
+
+    Float sums depend on the order of their terms, however, and quantizers amplify this: a sum close to a threshold may
+    be rounded to either side, which changes the logits of the image. If activations are quantized, only half of the
+    images have to agree. If too few agree, the logits are compared with those that the net computes in fp64, and the
+    tolerance grows by ten times the difference between the net's own logits in fp32 and in fp64, by at most
+    `MAX_ROUNDING`.
+
+    Args:
+        net: The net in eval mode, in fp32, on the CPU.
+        run: The conversion: from images (n, *shape) to logits.
+        shape: The shape of one image.
+        kind: What messages call the conversion.
+        may_flip: Whether activations are quantized.
+
+    Raises:
+        CourseError: If the logits differ, or if either net fails on images of this shape.
+    """
+    images = torch.randn(IMAGES, *shape, generator=torch.Generator().manual_seed(SEED))
+    expected = _logits(net, images, f"The net does not accept images of the shape {tuple(shape)}")
+    if not expected.isfinite().all():
+        raise CourseError("The net's logits are NaN or infinite: train it with a smaller learning rate.")
+    logits = _logits(run, images, f"The {kind} conversion of the net fails")
+    if logits.shape != expected.shape:
+        raise CourseError(f"The {kind} conversion returns {tuple(logits.shape)}, the net {tuple(expected.shape)}.")
+    spread = (expected - expected.mean(0)).abs().max()
+    limit = TOLERANCE * spread + ROUNDING * expected.abs().max()
+    largest = torch.median if may_flip else torch.max
+    gaps = _gaps(logits, expected)
+    gap = largest(gaps)
+    if not gap <= limit:  # also if it is NaN
+        exact = _in_fp64(net, images)
+        gap = largest(torch.minimum(gaps, _gaps(logits, exact)))
+        limit += min(10 * float(largest(_gaps(expected, exact))), MAX_ROUNDING)
+    if not gap <= limit:
+        raise CourseError(
+            f"The {kind} conversion does not compute what the net computes: on random images, the logits differ by "
+            f"{gap:.2g} (allowed: {limit:.2g}). The net has something that the converter does not see, such as a hook: "
+            "export the net to ONNX instead."
+        )
+
+
+def may_flip(net: nn.Module) -> bool:
+    """Return whether the net quantizes activations, so that rounding may move a value across a threshold."""
+    return any(isinstance(m, ActQuantProxyFromInjectorBase) and m.is_quant_enabled for m in net.modules())
+
+
+def _gaps(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """Return the largest difference of the logits of each image."""
+    return (a - b).abs().flatten(1).amax(1)
+
+
+@torch.no_grad()
+def _logits(run: Callable[[torch.Tensor], torch.Tensor], images: torch.Tensor, failed: str) -> torch.Tensor:
+    try:
+        logits = run(images)
+    except CourseError:
+        raise
+    except Exception as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise CourseError(f"{failed} ({reason}): pass the shape of your images as `shape`.") from error
+    logits = getattr(logits, "value", logits)
+    if not isinstance(logits, torch.Tensor) or logits.ndim == 0 or len(logits) != len(images):
+        raise CourseError("The net must return one tensor with the logits of each image; wrap it in a net that does.")
+    return logits.float()
+
+
+@torch.no_grad()
+def _in_fp64(net: nn.Module, images: torch.Tensor) -> torch.Tensor:
+    """Return the logits of `net` in fp64, with the weights that it has in fp32.
+
+    Sums of binary weights are exact then. In an untrained net with binary activations, many of these sums are exactly
+    0, the threshold of the sign: in fp32, rounding decides the sign of each of them.
+    """
+    exact = copy.deepcopy(net)
+    for layer in weights.quantized_layers(exact).values():
+        weight = layer.quant_weight()
+        if isinstance(weight, tuple):  # Brevitas' QuantTensor is a named tuple
+            weight = weight.set(value=weight.value.double(), scale=weight.scale.double())
+        layer.quant_weight = lambda *_, _weight=weight, **__: _weight
+    try:
+        return _logits(exact.double(), images.double(), "")
+    except CourseError:  # a net that casts to fp32 itself
+        return _logits(net, images, "")
