@@ -1,6 +1,6 @@
 """Results: train or load runs, find the recorded ones, and compare them in tables."""
 
-from .recorded import RECORDED, recorded_archs, recorded_histories, recorded_history, recorded_net
+from .recorded import RECORDED, recorded_histories, recorded_history, recorded_net
 from .runs import find_histories, load_or_train, run_folder
 from .tables import ORIGINAL, leaderboard, markdown, summarize, table
 
@@ -11,7 +11,6 @@ __all__ = [
     "leaderboard",
     "load_or_train",
     "markdown",
-    "recorded_archs",
     "recorded_histories",
     "recorded_history",
     "recorded_net",

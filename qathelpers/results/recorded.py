@@ -12,11 +12,6 @@ from .runs import find_histories
 RECORDED = settings.recorded_dir()  # has the folders results/ and checkpoints/
 
 
-def recorded_archs(data_name: str = "cifar10") -> list[str]:
-    """Return the names of the architectures with recorded runs."""
-    return sorted(path.name for path in (RECORDED / "results" / data_name).glob("*") if path.is_dir())
-
-
 def recorded_histories(arch: str, data_name: str = "cifar10", seed: int | None = 0) -> list[History]:
     """Return the recorded histories of an architecture: those with one seed or, if `seed` is None, with any seed."""
     histories = find_histories(RECORDED / "results" / data_name / arch)
