@@ -4,6 +4,7 @@ import io
 import threading
 from datetime import datetime, timezone
 
+import ipywidgets
 import pytest
 import torch
 from PIL import Image
@@ -293,9 +294,12 @@ def photo(format="JPEG"):
 
 
 def upload(guesser, content, name="a.jpg"):
-    """Set the value that ipywidgets 8 gives its FileUpload when the browser has sent a file."""
-    file = {"name": name, "type": "", "size": len(content), "last_modified": datetime.now(timezone.utc)}
-    guesser.upload.value = ({**file, "content": memoryview(content)},)
+    """Set the value that a FileUpload has when the browser has sent a file: a dict in ipywidgets 7, a tuple in 8."""
+    if ipywidgets.__version__.startswith("7."):
+        guesser.upload.set_trait("value", {name: {"content": content}})
+    else:
+        file = {"name": name, "type": "", "size": len(content), "last_modified": datetime.now(timezone.utc)}
+        guesser.upload.value = ({**file, "content": memoryview(content)},)
 
 
 def test_the_guesser_takes_photos_and_refuses_other_files(guesser):
