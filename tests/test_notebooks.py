@@ -153,7 +153,7 @@ def test_the_index_of_questions_points_to_sections_that_exist():
     readme = (FOLDER.parent / "README.md").read_text().split("### What users of Brevitas ask")[1].split("\n## ")[0]
     rows = re.findall(r"^\| .+\? \| (\d\d), (.+) \|$|^\| .+ \| (\d\d), (.+) \|$", readme, re.MULTILINE)
     answers = [(a or c, b or d) for a, b, c, d in rows]
-    assert len(answers) == 10
+    assert len(answers) == 12
     for number, sections in answers:
         (path,) = FOLDER.glob(f"{number}_*.ipynb")
         text = "\n".join(sources(nbformat.read(path, as_version=4), "markdown"))
