@@ -31,14 +31,18 @@ COURSE_NETS = ("PytorchNN", "TernaryNN", "BinaryNN")
 EPOCHS = {"lenet": (100, 100), "convnet": (5, 10), "sharpnet": (14, 14)}
 
 
-class _Commands(click.Group):
-    """Show errors that users can fix themselves as one sentence, without a traceback."""
+class ShowsErrors:
+    """Makes a click command show errors that users can fix themselves as one sentence, without a traceback."""
 
     def invoke(self, context: click.Context) -> object:
         try:
             return super().invoke(context)
         except CourseError as error:
             raise click.ClickException(str(error)) from error
+
+
+class Group(ShowsErrors, click.Group):
+    """A group of click commands that report a mistake of their user in one sentence."""
 
 
 def _check_arch(context: click.Context, parameter: click.Parameter, arch: str) -> str:
@@ -61,7 +65,7 @@ set_option = click.option("--set", "changes", multiple=True, metavar="SETTING=VA
 epochs_type = click.IntRange(1)
 
 
-@click.group(cls=_Commands)
+@click.group(cls=Group)
 def main() -> None:
     """Train low-bit neural networks on CIFAR-10."""
     distributed.init()

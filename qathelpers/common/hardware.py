@@ -61,7 +61,7 @@ def full_precision() -> Iterator[None]:
     flip signs. With a W1A1 net (XnorNN), an NVIDIA H200 predicted another class than a CPU for 4 % of the images in
     TF32, and for none of them in fp32.
     """
-    # torch.backends.cudnn.flags is of no use here: it disables cuDNN unless it is called with enabled=True.
+    # Not with torch.backends.cudnn.flags: it would disable cuDNN, too, unless it is called with enabled=True.
     cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
     before = cudnn.allow_tf32, matmul.allow_tf32
     cudnn.allow_tf32 = matmul.allow_tf32 = False

@@ -40,7 +40,7 @@ def read_folder(folder: Path) -> Arrays:
             if (place / "train" / CLASSES[0]).is_dir():
                 paths = filter(is_picture_name, sorted(place.glob("*/*/*")))
                 return read_pngs(((path.relative_to(place), path.read_bytes()) for path in paths), str(place))
-    except OSError as error:  # no permission, or a folder in the place of a file
+    except OSError as error:  # no permission, or a folder where a file should be
         raise CourseError(
             f"{folder} could not be read ({error}): replace the copy, or make its files readable."
         ) from error
