@@ -3,8 +3,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from qathelpers.common.errors import CourseError
 from qathelpers.data.batches import (
     COLOUR_CORRELATION,
+    GREY_MEAN,
+    GREY_STD,
     MEAN,
     PIXEL_CORRELATION,
     STD,
@@ -23,29 +26,65 @@ def epoch(batches, number, side=None):
     return [torch.cat(parts) for parts in zip(*batches.epoch(number, side), strict=True)]
 
 
-def test_standardize_is_the_textbook_formula(images):
-    expected = (images[3, :, 4, 5] / 255 - torch.tensor(MEAN)) / torch.tensor(STD)
+@pytest.mark.parametrize(("channels", "mean", "std"), [(3, MEAN, STD), (1, GREY_MEAN, GREY_STD)])
+def test_standardize_is_the_textbook_formula(images, channels, mean, std):
+    images = images[:, :channels]
+    expected = (images[3, :, 4, 5] / 255 - torch.tensor(mean)) / torch.tensor(std)
     torch.testing.assert_close(standardize(images)[3, :, 4, 5], expected)
 
 
-def test_normalize_whitens(tiny):
+def test_the_statistics_of_grey_images_follow_from_those_of_the_colours():
+    """Check them against the variance of a weighted sum of colours with the correlation 0.9."""
+    luma = torch.tensor([0.299, 0.587, 0.114])
+    spread = luma * torch.tensor(STD)
+    correlations = torch.full((3, 3), COLOUR_CORRELATION).fill_diagonal_(1)
+    assert luma @ torch.tensor(MEAN) == pytest.approx(GREY_MEAN[0], abs=0.001)
+    assert (spread @ correlations @ spread).sqrt() == pytest.approx(GREY_STD[0], abs=0.005)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_normalize_whitens(tiny, channels):
     def correlation(x):
         return torch.corrcoef(torch.stack([x[..., :-1].flatten(), x[..., 1:].flatten()]))[0, 1].item()
 
-    plain, white = standardize(tiny.train_images), normalize(tiny.train_images)
+    images = tiny.train_images[:, :channels]
+    plain, white = standardize(images), normalize(images)
     assert abs(correlation(white)) < correlation(plain) / 2
     assert white.shape == plain.shape and white.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_the_whitening_filter_whitens_its_own_model():
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_whitening_filter_whitens_its_own_model(channels):
     """Check that whitening turns the covariance of the model into the identity, for a negligible eps."""
-    kernel = whitening_filter(eps=1e-6)
-    assert kernel.shape == (3, 3, 3, 3)
-    colours = torch.full((3, 3), COLOUR_CORRELATION).fill_diagonal_(1)
+    kernel = whitening_filter(eps=1e-6, channels=channels)
+    assert kernel.shape == (channels, channels, 3, 3)
+    colours = torch.full((channels, channels), COLOUR_CORRELATION).fill_diagonal_(1)
     places = torch.cartesian_prod(torch.arange(3.0), torch.arange(3.0))
     covariance = torch.kron(colours, PIXEL_CORRELATION ** torch.cdist(places, places))
     rows = kernel.flatten(1)
-    torch.testing.assert_close(rows @ covariance @ rows.T, torch.eye(3), atol=1e-2, rtol=0)
+    torch.testing.assert_close(rows @ covariance @ rows.T, torch.eye(channels), atol=1e-2, rtol=0)
+
+
+@pytest.mark.parametrize("shape", [(4, 2, 8, 8), (4, 4, 8, 8), (4, 0, 8, 8), (4, 8, 8, 3), (3, 8, 8)])
+def test_images_with_other_channels_are_refused(shape):
+    images = torch.zeros(shape, dtype=torch.uint8)
+    for function in (standardize, normalize):
+        with pytest.raises(CourseError) as caught:
+            function(images)
+        assert str(shape) in str(caught.value)
+    with pytest.raises(ValueError) as caught:
+        Batches(images, torch.zeros(len(images), dtype=torch.int64))
+    assert str(shape) in str(caught.value)
+
+
+def test_grey_batches_keep_one_channel_and_are_augmented(images):
+    grey = images[:, :1]
+    plain, _ = epoch(Batches(grey, LABELS, 8), 0)
+    assert torch.equal(plain, normalize(grey)) and plain.shape == (20, 1, 32, 32)
+    padded = torch.nn.functional.pad(normalize(grey), [1] * 4, mode="reflect")
+    for image, label in zip(*epoch(Batches(grey, LABELS, 7, shuffle=True, augment=True, translate=1), 0), strict=True):
+        windows = [padded[label, :, y : y + 32, x : x + 32] for y in range(3) for x in range(3)]
+        assert any(torch.equal(image, w) or torch.equal(image, w.flip(-1)) for w in windows)
 
 
 def test_without_augmentation_batches_are_the_images_in_order(images):

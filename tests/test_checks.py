@@ -8,6 +8,7 @@ from torch import nn
 
 from qathelpers import results
 from qathelpers.common.errors import CourseError
+from qathelpers.data import from_tensors
 from qathelpers.nets import ARCHITECTURES, Architecture, Recipe, build
 from qathelpers.training import checkpoint, fit, predict
 
@@ -48,6 +49,66 @@ def test_too_few_outputs_are_refused(tiny):
 def test_images_of_another_size_are_refused_by_a_net_of_fixed_size(tiny):
     with pytest.raises(CourseError, match=r"28 x 28.*image_size=28"):
         fit(build("BinaryNN", "lenet"), with_classes(tiny.take(60, 60), 10, side=28), 1, device="cpu", **QUIET)
+
+
+def grey(dataset, side=28):
+    images = {f"{s}_images": getattr(dataset, f"{s}_images")[:, :1, :side, :side] for s in ("train", "test")}
+    return replace(dataset, name="own", **images)
+
+
+@pytest.mark.parametrize("arch", ["lenet", "convnet-x0.2", "sharpnet-x0.2"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_images_with_other_channels_than_the_nets_are_refused_before_the_first_step(tiny, tmp_path, arch, channels):
+    few = tiny.take(60, 60)
+    dataset = grey(few, 32) if channels == 1 else few
+    net = build("BinaryNN", arch, channels=4 - channels)
+    before = {key: tensor.clone() for key, tensor in net.state_dict().items()}
+    with pytest.raises(CourseError) as caught:
+        fit(net, dataset, 1, device="cpu", folder=tmp_path, **QUIET)
+    assert f"{channels} x 32 x 32" in str(caught.value) and f"channels={channels}" in str(caught.value)
+    assert not list(tmp_path.iterdir())
+    assert all(torch.equal(tensor, before[key]) for key, tensor in net.state_dict().items())
+
+
+def test_grey_images_are_refused_by_a_net_from_elsewhere_that_cannot_process_them(tiny):
+    net = nn.Sequential(nn.Flatten(), nn.Linear(3072, 10))
+    with pytest.raises(CourseError, match="1 x 32 x 32"):
+        fit(net, grey(tiny.take(60, 60), 32), 1, device="cpu", **QUIET)
+    assert len(fit(nn.Sequential(nn.Flatten(), nn.Linear(1024, 10)), grey(tiny, 32), 1, device="cpu", **QUIET)) == 1
+
+
+def gratings(count, seed):
+    """Return grey images (count, 1, 28, 28) of noisy stripes, and the direction and width of the stripes as labels."""
+    random = torch.Generator().manual_seed(seed)
+    labels = torch.arange(count) % 4
+    phase = 2 * torch.pi * torch.rand(count, 1, generator=random)
+    waves = torch.sin(torch.arange(28) * (0.8 + labels[:, None] // 2) + phase)
+    images = torch.where(labels[:, None, None] % 2 == 0, waves[:, None, :], waves[:, :, None])
+    images = 60 + 40 * images + 20 * torch.randn(count, 28, 28, generator=random)
+    return images.clamp(0, 255).byte()[:, None], labels
+
+
+@pytest.mark.parametrize("arch", ["lenet", "convnet-x0.2", "sharpnet-x0.2"])
+@pytest.mark.parametrize("name", ["PytorchNN", "BinaryNN", "XnorNN"])
+def test_nets_learn_from_grey_images(arch, name):
+    dataset = from_tensors(*gratings(600, 0), *gratings(200, 1), name="gratings")
+    recipe = replace(build(name, arch).spec.recipe, batch_size=50)
+    net, history = results.load_or_train(name, dataset, 3, arch=arch, recipe=recipe)
+    assert net.spec.image == (1, 28, 28) and net.spec.classes == 4
+    assert history.test_acc > 0.6  # guessing gets 0.25
+    again, _ = results.load_or_train(name, dataset, 3, arch=arch, recipe=recipe)
+    loaded = checkpoint.load(results.run_folder("gratings", arch) / f"{name}.safetensors")
+    expected = predict(net, dataset.test_images)
+    assert torch.equal(predict(again, dataset.test_images), expected)
+    assert torch.equal(predict(loaded, dataset.test_images), expected) and loaded.spec.channels == 1
+
+
+def test_only_the_configs_of_grey_images_have_channels(tiny):
+    dataset = tiny.take(60, 60)
+    configs = [results.load_or_train("BinaryNN", d, 1, arch="lenet")[1].config for d in (dataset, grey(dataset, 32))]
+    assert "channels" not in configs[0] and configs[1]["channels"] == 1
+    assert configs[0].keys() == configs[1].keys() - {"channels"}
+    assert configs[0]["net_sha256"] != configs[1]["net_sha256"]
 
 
 def test_a_net_that_returns_a_map_is_refused(tiny):

@@ -66,6 +66,16 @@ def test_size_share_seed_and_name(pets):
     assert len(from_folder(pets, test_share=0.999).train_labels) == 3
 
 
+def test_the_pictures_of_a_folder_can_be_read_in_grey(pets):
+    colour, grey = from_folder(pets), from_folder(pets, channels=1)
+    for split in ("train", "test"):
+        images, labels = getattr(grey, f"{split}_images"), getattr(grey, f"{split}_labels")
+        assert images.shape[1:] == (1, 32, 32) and torch.equal(labels, getattr(colour, f"{split}_labels"))
+        red, green, blue = getattr(colour, f"{split}_images").float().unbind(1)
+        assert (images[:, 0] - (0.299 * red + 0.587 * green + 0.114 * blue)).abs().max() <= 1
+    grey.check(8)
+
+
 def test_the_split_of_a_class_does_not_depend_on_others(pets):
     before = from_folder(pets)
     shutil.copytree(pets / "red", pets / "amber")
@@ -161,6 +171,9 @@ def test_a_folder_that_cannot_be_read_is_refused_in_a_sentence(pets, break_it, r
         ({"test_share": 1.0}, ValueError, "test_share"),
         ({"test_share": "20%"}, ValueError, "test_share"),
         ({"test_share": float("nan")}, ValueError, "test_share"),
+        ({"channels": 2}, ValueError, "channels.*2"),
+        ({"channels": 4}, ValueError, "channels.*4"),
+        ({"channels": "grey"}, ValueError, "channels.*'grey'"),
         ({"name": "cifar10"}, CourseError, "my-cifar10"),
         ({"name": "Shapes"}, CourseError, "Shapes"),
         ({"name": "a/b"}, CourseError, "'a/b'"),
@@ -222,11 +235,11 @@ def test_arrays_are_copied():
 
 
 @pytest.mark.parametrize("grey", [IMAGES[:, 0], IMAGES[:, :1], torch.tensor(IMAGES[:, 0]), torch.tensor(IMAGES[:, :1])])
-def test_grey_images_get_three_equal_channels(grey):
+def test_grey_images_keep_their_single_channel(grey):
     dataset = make(grey, test_images=grey[:6])
-    assert dataset.train_images.shape == (30, 3, 28, 28) and dataset.train_images.is_contiguous()
-    for channel in range(3):
-        assert torch.equal(dataset.train_images[:, channel], torch.tensor(IMAGES[:, 0]))
+    assert dataset.train_images.shape == (30, 1, 28, 28) and dataset.train_images.is_contiguous()
+    assert torch.equal(dataset.train_images[:, 0], torch.tensor(IMAGES[:, 0]))
+    dataset.check(8)
 
 
 # What is wrong, the arguments, what the sentence says.
@@ -242,6 +255,7 @@ WRONG = [
     ("two channels", {"train_images": IMAGES[:, :2]}, r"shape \(30, 2, 28, 28\)"),
     ("flat", {"train_images": IMAGES.reshape(30, -1)}, r"shape \(30, 2352\)"),
     ("not square", {"train_images": IMAGES[..., :20]}, r"28 x 20 pixels"),
+    ("grey and RGB", {"test_images": IMAGES[:6, :1]}, r"3 in the training images and 1 in the test images"),
     ("two sizes", {"test_images": IMAGES[:6, :, :20, :20]}, r"28 x 28.*20 x 20"),
     ("one-hot", {"train_labels": np.eye(3, dtype=int)[LABELS]}, r"train_labels has the shape.*argmax\(1\)"),
     ("float labels", {"train_labels": LABELS / 1}, r"train_labels are torch\.float64.*whole numbers"),

@@ -1,7 +1,9 @@
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
@@ -10,8 +12,9 @@ from hypothesis import strategies as st
 
 from qathelpers import data
 from qathelpers.common.errors import CourseError
-from qathelpers.data import download
+from qathelpers.data import cifar10, download
 
+from .odd_files import as_nobody, shared_folder
 from .test_readers import arrays, write_batches  # noqa: F401, a fixture
 
 TENSORS = ("train_images", "train_labels", "test_images", "test_labels")
@@ -94,6 +97,42 @@ def test_a_cache_that_cannot_be_written_does_not_stop_anybody(small_cifar, tmp_p
     assert data.load("cifar10").name == "cifar10"
     output = capsys.readouterr().out
     assert "QAT_CACHE_DIR" in output and str(tmp_path / "file" / "cache") in output
+
+
+@pytest.mark.parametrize(
+    ("folder", "file"), [(0o755, 0o644), (0o777, 0o644), (0o700, 0o644), (0o755, 0o600), (0o777, 0o600), (0o777, None)]
+)
+def test_the_cache_of_another_user_is_used_or_left_as_it_is(small_cifar, monkeypatch, capsys, folder, file):
+    """Without a file (None), there is only the other user's lock."""
+    copy = os.environ["QAT_DATA_DIR"]
+    with shared_folder() as shared:
+        shutil.copytree(copy, shared / "copy")
+        monkeypatch.setenv("QAT_DATA_DIR", str(shared / "copy"))
+        monkeypatch.setenv("QAT_CACHE_DIR", str(shared / "cache"))
+        data.load("cifar10")
+        cache = data.cache_file()
+        before = cache.read_bytes()
+        (cache.parent / ".lock").chmod(0o644)
+        cache.unlink() if file is None else cache.chmod(file)
+        cache.parent.chmod(folder)
+        capsys.readouterr()
+        with as_nobody():
+            loaded = data.load("cifar10")
+        assert torch.equal(loaded.train_images, torch.from_numpy(small_cifar["train_images"]))
+        is_read = file == 0o644 and folder != 0o700
+        assert ("QAT_CACHE_DIR" in capsys.readouterr().out) != is_read
+        assert file is None or cache.read_bytes() == before
+
+
+@pytest.mark.parametrize("error", [OSError(5, "Input/output error"), MemoryError()])
+def test_a_cache_that_cannot_be_read_now_is_not_replaced(small_cifar, monkeypatch, capsys, error):
+    data.load("cifar10")
+    before = data.cache_file().stat().st_ino
+    monkeypatch.setattr(cifar10, "load_file", mock.Mock(side_effect=error))
+    assert data.load("cifar10").name == "cifar10"
+    output = capsys.readouterr().out
+    assert str(data.cache_file()) in output and "damaged" not in output
+    assert data.cache_file().stat().st_ino == before
 
 
 SCRIPT = """

@@ -28,6 +28,7 @@ def test_the_checks_accept_good_data_and_take_no_time(own):
     own.check()
     own.check(256)
     own.check(1000)
+    replace(own, train_images=own.train_images[:, :1], test_images=own.test_images[:, :1]).check(256)
     replace(own, classes=tuple(map(str, range(100)))).check(8)  # a part of the classes may have no images
     many = replace(
         own, train_labels=own.train_labels.repeat(150), train_images=own.train_images[:1].expand(60_000, -1, -1, -1)
@@ -53,7 +54,9 @@ WRONG = [
     ("other sizes", lambda d: replace(d, test_images=cropped(d.test_images, 28, 28)), ["32 x 32", "28 x 28"]),
     ("not square", lambda d: replace(d, train_images=cropped(d.train_images, 32, 28)), ["32 x 28", "squares"]),
     ("one pixel", lambda d: replace(d, train_images=cropped(d.train_images, 1, 1)), ["1 x 1"]),
-    ("grey", lambda d: replace(d, train_images=d.train_images[:, :1]), ["(400, 1, 32, 32)", "from_tensors"]),
+    ("grey and RGB", lambda d: replace(d, train_images=d.train_images[:, :1]), ["1 in the training", "3 in the test"]),
+    ("two channels", lambda d: replace(d, train_images=d.train_images[:, :2]), ["(400, 2, 32, 32)", "from_tensors"]),
+    ("four channels", lambda d: replace(d, test_images=d.test_images[:, [0, 1, 2, 2]]), ["(200, 4, 32, 32)"]),
     ("channels last", lambda d: replace(d, test_images=d.test_images.permute(0, 2, 3, 1)), ["(200, 32, 32, 3)"]),
     ("float images", lambda d: replace(d, train_images=d.train_images / 255), ["float32", "from_tensors"]),
     ("int32 labels", lambda d: replace(d, train_labels=d.train_labels.int()), ["train_labels", "int32"]),

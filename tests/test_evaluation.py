@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from qathelpers.common.errors import CourseError
 from qathelpers.data import Batches, normalize, resize
 from qathelpers.nets import build
 from qathelpers.training import evaluate, predict
@@ -58,3 +59,14 @@ def test_evaluate_resizes_the_images_if_told_to(tiny, test_batches):
     loss, _ = evaluate(net, test_batches, side=20)
     assert loss == pytest.approx(F.cross_entropy(logits, tiny.test_labels).item(), rel=1e-4)
     assert loss != pytest.approx(evaluate(net, test_batches)[0], rel=1e-4)
+
+
+@pytest.mark.parametrize("arch", ["lenet", "convnet-x0.2"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_images_with_other_channels_than_the_nets_are_refused(tiny, arch, channels):
+    net, images = build("PytorchNN", arch, channels=4 - channels), tiny.test_images[:, :channels]
+    for compute in (lambda: predict(net, images), lambda: evaluate(net, Batches(images, tiny.test_labels))):
+        with pytest.raises(CourseError) as caught:
+            compute()
+        assert f"channels={channels}" in str(caught.value) and f"channels={4 - channels}" in str(caught.value)
+    assert predict(net, tiny.test_images[:, : 4 - channels]).shape == (200, 10)

@@ -1,3 +1,4 @@
+import contextlib
 import os
 import re
 import subprocess
@@ -9,7 +10,15 @@ import pytest
 import torch
 
 from qathelpers.common.errors import CourseError
-from qathelpers.common.files import write_atomically
+from qathelpers.common.files import (
+    Unreadable,
+    check_replaceable,
+    check_writable,
+    files_in,
+    write_atomically,
+)
+
+from .odd_files import NOBODY, as_nobody, shared_folder
 
 
 def test_the_old_content_stays_when_writing_fails(tmp_path):
@@ -65,3 +74,56 @@ def test_two_writers_never_leave_half_of_each(tmp_path):
             assert len(load_file(path)["x"].unique()) == 1
     assert [writer.returncode for writer in writers] == [0, 0]
     assert torch.isin(load_file(path)["x"].unique(), torch.tensor([1.0, 2.0])).all()
+
+
+def test_the_files_of_a_folder_are_listed_without_hidden_ones_and_a_missing_folder_has_none(tmp_path):
+    for name in ("b.npy", "a.npy", "._a.npy", ".a.npy.abcd1234", "a.json"):
+        (tmp_path / name).touch()
+    assert files_in(tmp_path, ".npy") == [tmp_path / "a.npy", tmp_path / "b.npy"]
+    assert files_in(tmp_path / "missing", ".npy") == []
+    with pytest.raises(CourseError, match=r"a\.json is not a folder"):
+        files_in(tmp_path / "a.json", ".npy")
+
+
+def test_a_folder_of_another_user_that_cannot_be_listed_does_not_look_empty():
+    with shared_folder() as folder:
+        (folder / "runs").mkdir(mode=0o700)
+        with as_nobody(), pytest.raises(Unreadable, match=r"runs.*QAT_RESULTS_DIR"):
+            files_in(folder / "runs", ".npy")
+
+
+@pytest.mark.parametrize(("variable", "folder"), [("QAT_CACHE_DIR", "cache"), ("QAT_RESULTS_DIR", "runs")])
+def test_without_permission_the_variable_to_set_is_named_and_no_disk_space(monkeypatch, variable, folder):
+    with shared_folder() as shared:
+        monkeypatch.setenv(variable, str(shared / folder))
+        write_atomically(shared / folder / "x", lambda path: path.write_text("old"))
+        with as_nobody():
+            for write in (
+                lambda: write_atomically(shared / folder / "x", lambda path: path.write_text("new")),
+                lambda: check_writable(shared / folder),
+                lambda: check_writable(shared / folder / "new"),
+            ):
+                with pytest.raises(CourseError, match=rf"{folder}.*{variable}") as refused:
+                    write()
+                assert "disk space" not in str(refused.value)
+        assert (shared / folder / "x").read_text() == "old"
+
+
+def test_a_file_that_one_user_wrote_is_replaced_by_another_in_a_folder_that_both_can_write():
+    with shared_folder(0o777) as folder:
+        write_atomically(folder / "x", lambda path: path.write_text("of one"))
+        with as_nobody():
+            check_replaceable(folder / "x")
+            write_atomically(folder / "x", lambda path: path.write_text("of another"))
+        assert (folder / "x").read_text() == "of another" and (folder / "x").stat().st_uid == NOBODY
+
+
+@pytest.mark.parametrize("named", ["x", "missing", "own"])
+def test_a_file_in_a_sticky_folder_can_be_replaced_by_its_owner_only(named):
+    with shared_folder(0o1777) as folder:
+        (folder / "x").touch()
+        with as_nobody():
+            (folder / "own").touch()
+            with pytest.raises(CourseError, match=r"x.*QAT_RESULTS_DIR") if named == "x" else contextlib.nullcontext():
+                check_replaceable(folder / named)
+        check_replaceable(folder / named)  # root may replace any file

@@ -1,14 +1,20 @@
 import json
 import math
 import os
+import re
 
 import numpy as np
 import pytest
+import safetensors.torch
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from qathelpers.common.errors import CourseError
+from qathelpers.common.files import Unreadable
 from qathelpers.training.history import ROW, History
+
+from .odd_files import PYTORCH, as_it_is, as_nobody, odd_files, shared_folder
 
 
 def history(epochs=3, **config):
@@ -60,6 +66,57 @@ def test_rows_can_be_read_if_the_process_was_killed_before_it_wrote_the_config(t
         patch.setattr(os, "replace", replace_and_die_after_the_rows)
         history(before + 1).save(path)
     assert len(History.load(path)) == before + 1
+
+
+@odd_files
+@pytest.mark.parametrize("suffix", [".npy", ".json"])
+def test_a_file_that_is_no_history_is_called_what_it_is_and_stays(tmp_path, write, named, suffix):
+    path = history().save(tmp_path / "h.npy").with_suffix(suffix)
+    path.unlink()
+    write(path)
+    before = as_it_is(path) if path.exists() else None
+    with pytest.raises(CourseError, match=named) as refused:
+        History.load(tmp_path / "h.npy")
+    assert str(path) in str(refused.value) and "delete" not in str(refused.value)
+    if named == PYTORCH:
+        assert "damaged" not in str(refused.value)
+    assert before is None or as_it_is(path) == before
+
+
+@pytest.mark.parametrize("named", ["h.json", "h.safetensors", "h", ""])
+def test_another_name_than_that_of_the_npy_file_is_refused(tmp_path, named):
+    path = history().save(tmp_path / "h.npy")
+    path.with_suffix(".safetensors").write_bytes(safetensors.torch.save({"x": torch.zeros(2)}))
+    with pytest.raises(CourseError, match=r"\.npy|name a file"):
+        History.load(tmp_path / named)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_config_that_an_editor_of_windows_saved_is_read(tmp_path, encoding):
+    path = history().save(tmp_path / "h.npy")
+    config = path.with_suffix(".json")
+    config.write_bytes(config.read_text().encode(encoding))
+    assert History.load(path).name == "BinaryNN"
+
+
+@pytest.mark.parametrize("closed", ["h.npy", "h.json", "."])
+def test_a_history_that_another_user_may_not_read_is_not_called_missing_or_damaged(closed):
+    with shared_folder() as folder:
+        path = history().save(folder / "runs" / "h.npy")
+        (path.parent / closed).chmod(0)
+        with as_nobody(), pytest.raises(Unreadable, match=r"h\.(npy|json).*QAT_RESULTS_DIR") as refused:
+            History.load(path)
+        assert not re.search("missing|damaged|delete", str(refused.value))
+
+
+def test_a_history_of_another_user_is_read_and_may_be_saved_elsewhere():
+    with shared_folder() as folder, shared_folder(0o777) as own:
+        path = history().save(folder / "h.npy")
+        with as_nobody():
+            loaded = History.load(path)
+            assert len(History.load(loaded.save(own / "h.npy"))) == 3
+            with pytest.raises(CourseError, match=r"h\.npy.*QAT_RESULTS_DIR"):
+                loaded.save(folder / "h.npy")
 
 
 def test_the_accuracy_is_that_of_the_saved_weights_if_it_is_known():

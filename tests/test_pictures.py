@@ -378,3 +378,13 @@ def test_large_photos_are_read_quickly():
 )
 def test_what_the_name_of_a_file_says(tmp_path, name, stray, picture):
     assert is_stray(name) == stray and is_picture_name(tmp_path / name) == picture
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "P", "LA"])
+def test_pictures_are_read_in_grey(mode):
+    colour = read_picture(content(GREY.convert(mode)))
+    grey = read_picture(content(GREY.convert(mode)), channels=1)
+    assert grey.shape == (1, *colour.shape[1:]) and torch.equal(grey.expand(3, -1, -1), colour)
+    assert read_picture(content(GREY.convert(mode)), 8, channels=1).shape == (1, 8, 8)
+    with pytest.raises(ValueError, match=r"channels.*2"):
+        read_picture(content(GREY), channels=2)

@@ -1,13 +1,19 @@
 """One training on disk: what defines it, when it counts as finished, and how it is resumed."""
 
+import os
+import re
+
 import pytest
 import torch
 
 from qathelpers.common.errors import CourseError
+from qathelpers.common.files import Unreadable
 from qathelpers.data import Batches
 from qathelpers.nets import Recipe, build
 from qathelpers.training import History, Run, checkpoint, evaluate, fit
 from qathelpers.training.run import run_name
+
+from .odd_files import as_nobody, odd_files, shared_folder
 
 RECIPE = Recipe(batch_size=64, augment=False)
 
@@ -139,3 +145,197 @@ def test_without_a_folder_nothing_is_saved(tiny, tmp_path, monkeypatch):
     assert len(history) == 2 and "test_acc" in history.config
     assert run.finished() is None and run.read_resume(net) is None
     assert not list(tmp_path.rglob("*.safetensors")) and not list(tmp_path.rglob("*.npy"))
+
+
+def interrupted(dataset, folder, name="BinaryNN", **options):
+    """Return a run that was interrupted after its first epoch, and its net."""
+    train(dataset, folder, name, on_epoch=stop, **options)
+    net, run = plan(dataset, folder, name, **options)
+    return net, run
+
+
+def epochs_of(dataset, folder):
+    """Return the epochs that a training still has to do."""
+    done = []
+    train(dataset, folder, on_epoch=lambda history: done.append(len(history)))
+    return done
+
+
+@odd_files
+def test_a_file_that_is_no_resume_file_is_named_and_the_training_starts_anew(tiny, tmp_path, capsys, write, named):
+    net, run = plan(tiny, tmp_path)
+    write(run.resume_path)
+    exists = os.path.exists(run.resume_path)
+    if named == "folder":
+        with pytest.raises(CourseError, match=r"BinaryNN\.resume\.safetensors"):
+            epochs_of(few(tiny), tmp_path)
+        return
+    assert run.read_resume(net) is None
+    printed = capsys.readouterr().out
+    assert not exists or (str(run.resume_path) in printed and re.search(named, printed) and "delete" not in printed)
+
+
+def few(dataset):
+    return dataset.take(64, 32)
+
+
+def rewrite(run, change, **header):
+    """Change the tensors and the header of a resume file, as another version of the course might have written it."""
+    tensors, old = checkpoint.read(run.resume_path)
+    header = {key: value for key, value in (old | header).items() if value is not ...}
+    checkpoint.write(run.resume_path, change(tensors), header)
+
+
+def without(part):
+    return lambda tensors: {key: tensor for key, tensor in tensors.items() if part not in key}
+
+
+def renamed(old, new):
+    return lambda tensors: {key.replace(old, new): tensor for key, tensor in tensors.items()}
+
+
+def reshaped(tensors):
+    return {key: t.flatten()[:1] if "velocity" in key else t for key, t in tensors.items()}
+
+
+@pytest.mark.parametrize(
+    ("change", "header"),
+    [
+        (without("optimizer."), {"optimizers": []}),
+        (without("optimizer."), {"optimizers": ...}),
+        (without("optimizer.1."), {"optimizers": ...}),
+        (without("optimizer.1."), {"optimizers": ["Muon"]}),
+        (dict, {"optimizers": ["Adam"]}),
+        (dict, {"optimizers": ["SGD", "Muon"]}),
+        (dict, {"optimizers": "Muon and SGD"}),
+        (renamed("velocity", "momentum_buffer"), {}),
+        (renamed("velocity", "momentum_buffer"), {"optimizers": ...}),
+        (renamed("optimizer.0.", "optimizer.7."), {"optimizers": ...}),
+        (renamed("optimizer.0.0.", "optimizer.0.99."), {}),
+        (renamed("optimizer.0.0.", "optimizer.0.first."), {}),
+        (renamed("optimizer.", "optimizer.state."), {}),
+        (reshaped, {}),
+        (without("net."), {}),
+        (dict, {"rows": ...}),
+        (dict, {"rows": 3}),
+        (dict, {"rows": [[1, 2]]}),
+        (dict, {"rows": [[2**40, 0, 0, 0, 0, 0]]}),
+        (dict, {"config": []}),
+        (dict, {"config": {}}),
+    ],
+)
+def test_a_resume_file_that_is_laid_out_otherwise_starts_the_training_anew_and_says_so(
+    tiny, tmp_path, capsys, change, header
+):
+    data = few(tiny)
+    run = interrupted(data, tmp_path)[1]
+    rewrite(run, change, **header)
+    capsys.readouterr()
+    assert epochs_of(data, tmp_path) == [1, 2]
+    assert str(run.resume_path) in capsys.readouterr().out
+    assert len(run.finished()) == 2 and not run.resume_path.exists()
+
+
+def test_a_resume_file_that_does_not_name_its_optimizers_is_used_if_they_fit(tiny, tmp_path):
+    data = few(tiny)
+    rewrite(interrupted(data, tmp_path)[1], dict, optimizers=...)
+    assert epochs_of(data, tmp_path) == [2]
+
+
+class Frozen(torch.nn.Sequential):
+    """A net whose second optimizer has nothing to do: none of its vectors is trained."""
+
+    def __init__(self):
+        super().__init__(torch.nn.Flatten(), torch.nn.Linear(3072, 10, bias=False), torch.nn.BatchNorm1d(10))
+        self[2].requires_grad_(False)
+
+
+@pytest.mark.parametrize("optimizer", ["muon", "adam"])
+def test_an_optimizer_without_gradients_does_not_hinder_resuming(tiny, tmp_path, optimizer):
+    data, recipe = few(tiny), Recipe(batch_size=64, augment=False, optimizer=optimizer)
+    options = {"recipe": recipe, "device": "cpu"}
+    nets, done = [Frozen() for _ in range(3)], []
+    for net in nets[1:]:
+        net.load_state_dict(nets[0].state_dict())
+    whole = fit(nets[0], data, 2, **options)
+    fit(nets[1], data, 2, **options, folder=tmp_path, on_epoch=stop)
+    resumed = fit(nets[2], data, 2, **options, folder=tmp_path, on_epoch=lambda history: done.append(len(history)))
+    assert done == [2] and resumed["test_loss"].tolist() == whole["test_loss"].tolist()
+
+
+@pytest.mark.parametrize("closed", ["BinaryNN.npy", "BinaryNN.json", "BinaryNN.safetensors", "."])
+def test_a_finished_run_that_may_not_be_read_is_not_replaced(tiny, closed):
+    data = few(tiny)
+    with shared_folder(0o777) as folder:
+        train(data, folder / "runs")
+        (folder / "runs").chmod(0o777)
+        before = {path.name: path.read_bytes() for path in (folder / "runs").iterdir()}
+        (folder / "runs" / closed).chmod(0)
+        with as_nobody(), pytest.raises(CourseError, match="QAT_RESULTS_DIR"):
+            run = plan(data, folder / "runs")[1]
+            if run.finished() is None:
+                epochs_of(data, folder / "runs")
+        assert {path.name: path.read_bytes() for path in (folder / "runs").iterdir()} == before
+
+
+def test_a_resume_file_that_may_not_be_read_is_not_replaced(tiny):
+    data = few(tiny)
+    with shared_folder(0o777) as folder:
+        run = interrupted(data, folder)[1]
+        run.resume_path.chmod(0)
+        before = run.resume_path.read_bytes()
+        with as_nobody(), pytest.raises(Unreadable, match=r"BinaryNN\.resume\.safetensors"):
+            epochs_of(data, folder)
+        assert run.resume_path.read_bytes() == before
+
+
+@pytest.mark.parametrize("mode", [0o755, 0o700, 0o1777])
+def test_a_folder_of_another_user_where_files_cannot_be_replaced_is_named_before_the_training(tiny, mode):
+    data = few(tiny)
+    with shared_folder() as folder:
+        run = interrupted(data, folder / "runs")[1]
+        run.folder.chmod(mode)
+        before = {path.name: path.read_bytes() for path in run.folder.iterdir()}
+        with as_nobody(), pytest.raises(CourseError, match=r"runs.*QAT_RESULTS_DIR"):
+            epochs_of(data, run.folder)
+        assert {path.name: path.read_bytes() for path in run.folder.iterdir()} == before
+
+
+def test_two_users_share_a_folder(tiny):
+    """One trains, the other reads the result, continues an interrupted training and trains with other settings."""
+    data = few(tiny)
+    with shared_folder(0o777) as folder:
+        run = interrupted(data, folder)[1]
+        with as_nobody():
+            assert epochs_of(data, folder) == [2]
+            assert len(run.finished()) == 2 and run.load_net().spec.name == "BinaryNN"
+        train(data, folder, epochs=1)  # the files are now those of the other user
+        with as_nobody():
+            assert epochs_of(data, folder) == [1, 2]
+
+
+def test_a_finished_run_is_loaded_from_a_folder_that_cannot_be_written(tiny):
+    data = few(tiny)
+    with shared_folder() as folder:
+        train(data, folder)
+        with as_nobody():
+            run = plan(data, folder)[1]
+            assert len(run.finished()) == 2 and run.load_net().spec.name == "BinaryNN"
+
+
+def test_a_lock_that_another_user_may_not_open_is_named(tiny):
+    data = few(tiny)
+    with shared_folder(0o777) as folder:
+        lock = folder / ".BinaryNN.lock"
+        lock.touch(0o644)
+        with as_nobody(), pytest.raises(CourseError, match=r"\.BinaryNN\.lock.*QAT_RESULTS_DIR"):
+            epochs_of(data, folder)
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".json", ".safetensors", ".resume.safetensors"])
+def test_a_folder_in_the_place_of_a_file_is_named_before_the_training(tiny, tmp_path, suffix):
+    (tmp_path / f"BinaryNN{suffix}").mkdir()
+    trained = []
+    with pytest.raises(CourseError, match=re.escape(f"BinaryNN{suffix}")):
+        train(few(tiny), tmp_path, on_batch=trained.append)
+    assert not trained

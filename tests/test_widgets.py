@@ -2,6 +2,7 @@
 
 import io
 import threading
+from dataclasses import replace
 from datetime import datetime, timezone
 
 import ipywidgets
@@ -208,6 +209,172 @@ def test_the_panel_offers_every_architecture_and_no_variants_of_schemes(panel):
     assert not any(name.endswith(nets.FIRST_LAST_SUFFIX) for name in panel.name.options)
 
 
+class OwnNet(torch.nn.Sequential):
+    """A net of a reader: a plain class that takes a scheme."""
+
+    def __init__(self, scheme, classes=10):
+        super().__init__(
+            scheme.conv(3, 8, 5, first_or_last=True, stride=4),
+            torch.nn.BatchNorm2d(8),
+            scheme.act(),
+            torch.nn.Flatten(),
+            scheme.linear(8 * 7 * 7, classes),
+        )
+
+
+TERNARY, BINARY = nets.quantizers.TernaryWeight, nets.quantizers.BinaryWeight
+MINE = nets.Scheme("MyNN", "W1A32", BINARY, None, BINARY)
+VARIANT = "TernaryNN" + nets.FIRST_LAST_SUFFIX
+
+
+@pytest.fixture
+def registered(monkeypatch):
+    """Register a scheme and an architecture as a reader would."""
+    monkeypatch.setitem(nets.SCHEMES, "MyNN", MINE)
+    monkeypatch.setitem(nets.SCHEMES, "alias", nets.Scheme("Named otherwise", "W1.58A32", TERNARY, None, TERNARY))
+    monkeypatch.setitem(nets.ARCHITECTURES, "own", nets.Architecture(OwnNet))
+
+
+@pytest.mark.parametrize(
+    ("name", "arch", "trained"),
+    [
+        ("MyNN", "own", "MyNN"),
+        ("MyNN", "lenet", "MyNN"),
+        ("TernaryNN", "own", "TernaryNN"),
+        ("alias", "own", "Named otherwise"),
+        (VARIANT, "own", VARIANT),
+        (MINE, "own", "MyNN"),
+        (nets.Scheme("Unregistered", "W1A32", BINARY, None, BINARY), "own", "Unregistered"),
+        (nets.SCHEMES["BinaryNN"], "own", "BinaryNN"),
+        ("BinaryNN", "convnet-x0.05", "BinaryNN"),
+    ],
+)
+def test_the_panel_trains_a_readers_own_schemes_and_architectures(registered, tiny, name, arch, trained):
+    panel = TrainingPanel(tiny.take(64, 32), name=name, arch=arch, epochs=1)
+    assert panel.arch.value == arch and {"own", "lenet", arch} <= set(panel.arch.options)
+    assert {"MyNN", "alias", "TernaryNN"} <= set(panel.name.options) and len(set(panel.name.options)) == len(
+        panel.name.options
+    )
+    panel.train.click()
+    assert panel.wait(120) and not is_error(panel.status)
+    assert (panel.history.name, panel.history.config["arch"]) == (trained, arch) and len(panel.history) == 1
+    assert panel.net.spec.name == trained and trained in panel.status.value
+    assert "<table" in panel.levels.value and (panel.folder / f"{trained}.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"name": "NoNN"}, "NoNN.*MyNN"),
+        ({"name": None}, "None"),
+        ({"name": TERNARY}, "TernaryWeight"),
+        ({"name": ["TernaryNN"]}, "TernaryNN"),
+        ({"name": nets.Scheme("TernaryNN", "W1A32", BINARY, None, BINARY)}, "TernaryNN.*another name"),
+        ({"name": nets.Scheme("MyNN", "W32A32")}, "MyNN.*another name"),
+        ({"arch": "resnet"}, "resnet.*own"),
+        ({"arch": "lenet-x2"}, "lenet"),
+        ({"arch": "convnet-xwide"}, "convnet-xwide"),
+        ({"arch": nets.Architecture(OwnNet)}, "arch.*Architecture"),
+        ({"arch": OwnNet}, "arch"),
+        ({"epochs": 0}, "epochs"),
+        ({"epochs": 2.5}, "epochs"),
+        ({"epochs": "3"}, "epochs"),
+        ({"share": 0}, "share"),
+        ({"share": 50}, "share"),
+        ({"share": "all"}, "share"),
+    ],
+)
+def test_the_panel_refuses_what_it_cannot_train_in_a_sentence(registered, tiny, options, named):
+    with pytest.raises((CourseError, ValueError), match=named):
+        TrainingPanel(tiny, **{"name": "TernaryNN", "arch": "lenet"} | options)
+
+
+@pytest.mark.parametrize(
+    ("registry", "entry", "named"),
+    [
+        (nets.SCHEMES, TERNARY, "mine.*Scheme"),
+        (nets.SCHEMES, "TernaryNN", "mine.*Scheme"),
+        (nets.ARCHITECTURES, OwnNet, "mine.*Architecture"),
+        (nets.ARCHITECTURES, "lenet", "mine.*Architecture"),
+    ],
+)
+def test_the_panel_names_an_entry_that_is_no_scheme_or_architecture(tiny, monkeypatch, registry, entry, named):
+    monkeypatch.setitem(registry, "mine", entry)
+    with pytest.raises(CourseError, match=named):
+        TrainingPanel(tiny)
+
+
+@pytest.mark.parametrize("widget", [TrainingPanel, PictureGuesser])
+@pytest.mark.parametrize("dataset", [None, "cifar10", torch.zeros(3)])
+def test_what_is_no_data_set_is_refused(widget, dataset):
+    with pytest.raises(ValueError, match="dataset is a"):
+        widget(dataset)
+
+
+def broken(net):
+    torch.nn.init.constant_(weights.first_layer(net).weight, float("nan"))
+    return net
+
+
+def own_net(name="BinaryNN", arch="own", **options):
+    return nets.build(name, arch, **options)
+
+
+def test_the_guesser_shows_nets_of_a_readers_own_schemes_and_architectures(registered, tiny):
+    own, plain = own_net(MINE), OwnNet(nets.SCHEMES["PytorchNN"])
+    guesser = PictureGuesser(tiny, {"MyNN": own, 7: own_net("alias"), "plain": plain})
+    assert set(guesser.predictions) == {"MyNN", "7", "plain"} and guesser.predictions["MyNN"][0] in tiny.classes
+    for net, name in ((own, "MyNN"), (plain, "OwnNet")):
+        assert set(PictureGuesser(tiny, net).predictions) == {name}
+
+
+@pytest.mark.parametrize(
+    ("make", "named"),
+    [
+        (lambda: MINE, "nets.*Scheme"),
+        (lambda: "MyNN", "nets.*str"),
+        (lambda: ["MyNN"], "nets.*list"),
+        (lambda: {"mine": "MyNN"}, "mine.*str"),
+        (lambda: {"mine": MINE}, "mine.*Scheme"),
+        (lambda: {"mine": (own_net(), None)}, "mine.*tuple"),
+        (lambda: {"mine": own_net().state_dict()}, "mine.*OrderedDict"),
+        (lambda: {1: own_net(), "1": own_net("PytorchNN")}, "same name"),
+        (lambda: {"mine": own_net(classes=2)}, "mine.*10 classes"),
+        (lambda: {"mine": torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(5, 10))}, "mine.*3 x 32 x 32"),
+        (lambda: {"mine": torch.nn.Flatten()}, "mine"),
+        (lambda: {"mine": torch.nn.Conv2d(3, 10, 3)}, "mine.*10 classes"),
+        (lambda: {"mine": broken(own_net("PytorchNN"))}, "mine.*NaN"),
+    ],
+)
+def test_the_guesser_refuses_what_it_cannot_show_in_a_sentence(registered, tiny, make, named):
+    with pytest.raises((CourseError, ValueError), match=named):
+        PictureGuesser(tiny, make())
+
+
+@pytest.mark.parametrize(
+    ("make", "named"),
+    [
+        (lambda: torch.nn.Sequential(), "no layer"),
+        (lambda: torch.nn.Flatten(), "no layer"),
+        (lambda: torch.nn.Conv1d(3, 8, 3), "no layer"),
+        (lambda: broken(nets.build("BinaryNN", "lenet")), "NaN"),
+        (lambda: {"mine": nets.build("BinaryNN", "lenet")}, "net is a dict"),
+        (lambda: "BinaryNN", "net is a str"),
+        (lambda: MINE, "net is a Scheme"),
+    ],
+)
+def test_the_explorer_refuses_what_it_cannot_show_in_a_sentence(make, named):
+    with pytest.raises((CourseError, ValueError), match=named):
+        QuantizerExplorer(make())
+
+
+def test_the_explorer_offers_the_layers_of_a_readers_own_net(registered):
+    explorer = QuantizerExplorer(own_net("alias"))
+    assert list(explorer.layer.options) == ["0", "4"]
+    explorer.layer.value = "4"
+    assert explorer.summary["levels"] == 3
+
+
 def test_the_explorer_shows_what_each_control_does():
     explorer = QuantizerExplorer(nets.build("PytorchNN", "lenet"))
     assert explorer.summary["levels"] == 3 and bytes(explorer.picture.value).startswith(PNG)
@@ -323,6 +490,19 @@ def test_the_guesser_takes_photos_and_refuses_other_files(guesser):
     assert guesser.predictions and guesser.answer.value and guesser.image.layout.visibility == "visible"
 
 
+def test_the_guesser_shows_grey_images_to_nets_for_grey_images(tiny):
+    grey = replace(tiny, name="own", train_images=tiny.train_images[:, :1], test_images=tiny.test_images[:, :1])
+    guesser = PictureGuesser(grey, nets.build("BinaryNN", "lenet", channels=1))
+    with Image.open(io.BytesIO(guesser.image.value)) as image:
+        assert image.size == (192, 192) and image.getpixel((0, 0)) == grey.test_images[0, 0, 0, 0]
+    upload(guesser, photo())
+    with Image.open(io.BytesIO(guesser.image.value)) as image:
+        assert abs(image.getpixel((96, 96)) - (0.299 * 200 + 0.587 * 30 + 0.114 * 30)) < 4
+    assert guesser.predictions["BinaryNN"]
+    with pytest.raises(CourseError, match="channels=1"):
+        PictureGuesser(grey, nets.build("BinaryNN", "lenet"))
+
+
 def test_uploads_are_read_from_ipywidgets_7_and_8():
     assert uploaded_file({"a.jpg": {"content": b"seven"}}) == ("a.jpg", b"seven")
     assert uploaded_file(({"name": "a.jpg", "content": memoryview(b"eight")},)) == ("a.jpg", b"eight")
@@ -392,3 +572,53 @@ def test_the_comparison_follows_its_ticks(tiny):
 def test_a_comparison_of_no_runs_says_so():
     comparison = Comparison([])
     assert comparison.ticked == [] and comparison.status.value and comparison.curves.layout.visibility == "hidden"
+
+
+def history_of(**changes):
+    config = {"name": "MyNN", "arch": "own", "bits": "W1A32", "seed": 0, "data": "pets", "hardware": "a laptop"}
+    history = History({key: value for key, value in (config | changes).items() if value is not ...})
+    history.append(epoch=1, train_loss=1, train_acc=0.6, test_loss=1, test_acc=0.5, seconds=30)
+    return history
+
+
+def test_the_comparison_shows_runs_of_a_readers_own_schemes_and_architectures(registered, tiny):
+    few = tiny.take(64, 32)
+    histories = [results.load_or_train(name, few, 1, arch="own")[1] for name in ("MyNN", MINE, "alias")]
+    comparison = Comparison(histories)
+    assert [history.name for history in comparison.ticked] == ["MyNN", "MyNN", "Named otherwise"]
+    assert "Named otherwise" in comparison.table.value and "MyNN" in comparison.table.value
+
+
+@pytest.mark.parametrize("changes", [{}, {"kB": 12.5}, {"kB": None}, {"seed": 7}, {"test_acc": 0.25}])
+def test_the_comparison_takes_one_run_with_or_without_a_size(changes):
+    comparison = Comparison(history_of(**changes))
+    assert len(comparison.ticked) == 1 and "MyNN" in comparison.table.value
+    assert ("12.5" in comparison.table.value) == ("kB" in changes and changes["kB"] is not None)
+
+
+@pytest.mark.parametrize(
+    ("make", "named"),
+    [
+        (lambda: {"mine": history_of()}, "dict"),
+        (lambda: 3, "int"),
+        (lambda: "MyNN", "str"),
+        (lambda: [nets.build("BinaryNN", "lenet")], "LeNet"),
+        (lambda: [(nets.build("BinaryNN", "lenet"), history_of())], "tuple"),
+        (lambda: [history_of(), history_of(data="shapes")], "pets and shapes"),
+        (lambda: [History(history_of().config)], "MyNN has no epoch"),
+        (lambda: [history_of(arch=...)], "MyNN.*arch"),
+        (lambda: [history_of(bits=...)], "MyNN.*bits"),
+        (lambda: [history_of(seed=...)], "MyNN.*seed"),
+        (lambda: [history_of(hardware=...)], "MyNN.*hardware"),
+        (lambda: [history_of(data=["pets"])], "MyNN.*data"),
+    ],
+)
+def test_the_comparison_refuses_what_it_cannot_show_in_a_sentence(make, named):
+    with pytest.raises((CourseError, ValueError), match=named):
+        Comparison(make())
+
+
+@pytest.mark.parametrize("arch", ["own", "no such architecture", None])
+def test_an_architecture_without_recorded_runs_is_named(registered, arch):
+    with pytest.raises(CourseError, match=f"No runs of {arch}"):
+        Comparison(arch=arch)

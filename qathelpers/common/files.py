@@ -1,14 +1,42 @@
-"""Write files so that no reader ever finds an incomplete one."""
+"""Write files so that no reader ever finds an incomplete one, and say what is wrong with a file that cannot be read."""
 
 import contextlib
+import errno
 import glob
 import os
+import stat
 import tempfile
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 from . import settings
 from .errors import CourseError
+
+START = 512  # bytes of a file that tell its format
+
+# Formats of other programs, by the first bytes of a file.
+SIGNATURES = {
+    b"\x93NUMPY": "a NumPy array (.npy)",
+    b"\x89HDF\r\n\x1a\n": "an HDF5 file, as Keras and MATLAB write",
+    b"GGUF": "a GGUF file",
+    b"\x89PNG": "a PNG picture",
+    b"\xff\xd8\xff": "a JPEG picture",
+    b"%PDF": "a PDF document",
+    b"\x1f\x8b": "a gzip archive, which has to be unpacked first",
+    b"BZh": "a bzip2 archive, which has to be unpacked first",
+    b"\xfd7zXZ\x00": "an xz archive, which has to be unpacked first",
+    b"\x28\xb5\x2f\xfd": "a zstd archive, which has to be unpacked first",
+    b"7z\xbc\xaf": "a 7z archive, which has to be unpacked first",
+    b"Rar!": "a RAR archive, which has to be unpacked first",
+}
+LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+PYTORCH = "a PyTorch file (torch.save or pickle)"
+SAFETENSORS = "a .safetensors file"
+
+
+class Unreadable(CourseError):
+    """A file exists but cannot be read now, so it must not be replaced."""
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
@@ -34,7 +62,7 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
             os.chmod(temporary, 0o644)  # mkstemp's 0600 would keep other users of a shared folder out
         os.replace(temporary, path)
     except OSError as error:
-        raise _not_written(path, error) from error
+        raise not_written(path, error) from error
     finally:
         if temporary:
             with contextlib.suppress(FileNotFoundError):
@@ -61,12 +89,149 @@ def check_writable(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
-        raise _not_written(folder, error) from error
+        raise not_written(folder, error) from error
 
 
-def _not_written(path: Path, error: OSError) -> CourseError:
-    variable = "QAT_CACHE_DIR" if path.is_relative_to(settings.cache_dir()) else "QAT_RESULTS_DIR"
-    return CourseError(
-        f"{path} could not be written ({error.strerror or error}): free some disk space, or set {variable} to a folder "
-        "with write permission."
+def check_replaceable(path: Path) -> None:
+    """Check that `path`, in a folder that can be written, can be replaced by another file.
+
+    Raises:
+        CourseError: If `path` is a folder, or the file of another user in a folder with the sticky bit, such as /tmp.
+    """
+    try:
+        file, folder = path.lstat(), path.parent.stat()
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise not_written(path, error) from error
+    if stat.S_ISDIR(file.st_mode):
+        raise CourseError(f"{path} is a folder, but a file of this name has to be written: move the folder away.")
+    user = os.geteuid() if hasattr(os, "geteuid") else None  # Windows has neither user numbers nor the sticky bit
+    if user and folder.st_mode & stat.S_ISVTX and user not in (file.st_uid, folder.st_uid):
+        raise not_written(path, PermissionError(errno.EPERM, os.strerror(errno.EPERM)))
+
+
+def check_readable(path: Path, wanted: str, if_missing: str) -> None:
+    """Check that `path` is a file that can be read, and not a pointer of Git LFS.
+
+    Args:
+        path: The file.
+        wanted: What the caller expects, such as "a checkpoint".
+        if_missing: What to do if the file is missing, for the message.
+
+    Raises:
+        Unreadable: If the file exists but cannot be read, for example because of its permissions.
+        CourseError: If the file is missing, a folder, empty, or a pointer of Git LFS.
+    """
+    try:
+        mode = os.stat(path).st_mode
+        if stat.S_ISDIR(mode):
+            raise CourseError(f"{path} is a folder, not {wanted}: name a file in it.")
+        if not stat.S_ISREG(mode):
+            raise CourseError(f"{path} is a device or a pipe, not {wanted}: name a file.")
+        with open(path, "rb") as file:
+            start = file.read(START)
+    except (FileNotFoundError, NotADirectoryError, ValueError) as error:  # ValueError: a null character in the name
+        raise CourseError(f"{path} is missing: {if_missing}.") from error
+    except OSError as error:
+        raise unreadable(path, error) from error
+    if start.startswith(LFS_POINTER):
+        raise CourseError(
+            f"{path} is a pointer of Git LFS, not {wanted} itself: run `git lfs pull` in its folder, which downloads "
+            "the file."
+        )
+    if not start:
+        raise CourseError(f"{path} is empty, so it is not {wanted}: replace it with a complete copy.")
+
+
+def files_in(folder: Path, suffix: str) -> list[Path]:
+    """Return the files in `folder` with this suffix, sorted; none if the folder is missing.
+
+    Hidden files are left out: macOS leaves a file "._name" beside each file on drives of other systems.
+
+    Raises:
+        Unreadable: If the folder cannot be read. An empty list would look as if there were no files.
+        CourseError: If `folder` is a file.
+    """
+    try:
+        names = sorted(os.listdir(folder))
+    except FileNotFoundError:
+        return []
+    except NotADirectoryError as error:
+        raise CourseError(f"{folder} is not a folder: name the folder of the files, or move the file away.") from error
+    except OSError as error:
+        raise unreadable(folder, error) from error
+    return [folder / name for name in names if name.endswith(suffix) and not name.startswith(".")]
+
+
+def unreadable(path: Path, error: Exception) -> Unreadable:
+    """Return the exception for a file that exists but cannot be read, as `error` says."""
+    try:
+        owner = f"; its owner is {path.owner()}"
+    except (OSError, KeyError, NotImplementedError):  # the folder is closed, the user is unknown, or this is Windows
+        owner = ""
+    reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    if not isinstance(error, PermissionError):
+        return Unreadable(f"{path} cannot be read now ({reason}): check its disk or network drive, and try again.")
+    return Unreadable(
+        f"{path} cannot be read ({reason}{owner}): ask for permission to read it, or set {_variable(path)} to a folder "
+        "of your own."
     )
+
+
+def format_of(path: Path) -> str:
+    """Return in words which format of another program a file has, or an empty string if the format is unknown."""
+    with open(path, "rb") as file:
+        start = file.read(START)
+    if start.startswith(b"PK\x03\x04"):
+        return _archive(path)
+    if start[8:9] == b"{" and int.from_bytes(start[:8], "little") < 100_000_000:  # the length of the header
+        return SAFETENSORS
+    if start[:1] == b"\x80" and start[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):  # the protocol of a pickle
+        return PYTORCH
+    if start[257:262] == b"ustar":
+        return "a tar archive, which has to be unpacked first"
+    for signature, title in SIGNATURES.items():
+        if start.startswith(signature):
+            return title
+    return _text(start.removeprefix(b"\xef\xbb\xbf").lstrip().lower())
+
+
+def _archive(path: Path) -> str:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+        return "an incomplete zip archive or an incomplete PyTorch file (torch.save)"
+    if any(name.endswith(("data.pkl", "constants.pkl")) for name in names):
+        return PYTORCH
+    if names and all(name.endswith(".npy") for name in names):
+        return "an archive of NumPy arrays (.npz)"
+    if "model.weights.h5" in names:
+        return "a Keras file (.keras)"
+    return "a zip archive, which has to be unpacked first"
+
+
+def _text(start: bytes) -> str:
+    if start.startswith((b"<!doctype html", b"<html")):
+        return "a web page, which a failed download leaves behind"
+    if start.startswith(b"<?xml"):
+        return "an XML file"
+    if start.startswith((b"{", b"[")):
+        return "a JSON file (.json)"
+    return ""
+
+
+def not_written(path: Path, error: OSError) -> CourseError:
+    """Return the exception for a path that could not be written, as `error` says."""
+    forbidden = error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
+    advice = "set" if forbidden else "free some disk space, or set"
+    return CourseError(
+        f"{path} could not be written ({error.strerror or error}): {advice} {_variable(path)} to a folder with write "
+        "permission."
+    )
+
+
+def _variable(path: Path) -> str:
+    """Return the name of the environment variable that says where files like `path` are."""
+    return "QAT_CACHE_DIR" if path.is_relative_to(settings.cache_dir()) else "QAT_RESULTS_DIR"

@@ -10,11 +10,14 @@ import torch
 import torch.nn.functional as F
 
 from ..common import distributed, hardware
-from ..common.errors import MAX_SEED, check_whole
+from ..common.errors import MAX_SEED, CourseError, check_whole
 
 # Mean and standard deviation per channel of the training images of CIFAR-10, with pixels from 0 to 1.
 MEAN = (0.4914, 0.4822, 0.4465)
 STD = (0.2470, 0.2435, 0.2616)
+GREY_MEAN, GREY_STD = (0.4809,), (0.2392,)  # of the same images in grey
+STATISTICS = {1: (GREY_MEAN, GREY_STD), 3: (MEAN, STD)}  # by number of channels
+CHANNELS = tuple(STATISTICS)
 # Correlations measured on the training images of CIFAR-10: between neighbouring pixels, and between two colour channels
 # of one pixel.
 PIXEL_CORRELATION = 0.925
@@ -24,46 +27,78 @@ WHITENED_AT_ONCE = 5000  # images; keeps the memory for intermediate results sma
 
 
 def standardize(images: torch.Tensor) -> torch.Tensor:
-    """Return uint8 images (n, 3, h, w) as float32; on CIFAR-10 each channel gets mean 0 and standard deviation 1."""
-    mean, std = (torch.tensor(values, device=images.device).view(1, 3, 1, 1) * 255 for values in (MEAN, STD))
+    """Return uint8 images as float32; on CIFAR-10, in colour or in grey, each channel gets mean 0 and deviation 1.
+
+    The mean and the standard deviation are fixed, for every data set. A net therefore gets the same input for the same
+    picture wherever it is used, and no statistics have to be saved with the net. In the course's nets, a BatchNorm
+    follows the first layer. It adapts to data with another mean and standard deviation.
+
+    Args:
+        images: RGB images (n, 3, h, w) or grey images (n, 1, h, w).
+
+    Raises:
+        CourseError: If the images have another shape.
+    """
+    _check_channels(images)
+    statistics = STATISTICS[images.shape[1]]
+    mean, std = (torch.tensor(values, device=images.device).view(1, -1, 1, 1) * 255 for values in statistics)
     return (images.float() - mean) / std
 
 
-def whitening_filter(size: int = 3, eps: float = 0.1) -> torch.Tensor:
-    """Return a filter (3, 3, size, size) that removes the correlation between neighbouring pixels and colours (ZCA).
+def whitening_filter(size: int = 3, eps: float = 0.1, channels: int = 3) -> torch.Tensor:
+    """Return a filter that removes the correlation between neighbouring pixels and colours (ZCA).
 
     The covariance of a patch follows a simple model: two pixels at distance d have the correlation 0.925 ** d, and two
-    colours of one pixel have the correlation 0.9. The inverse square root of this covariance matrix whitens a patch.
-    Its rows for the centre of the patch form the filter.
+    colours of one pixel have the correlation 0.9. Grey images follow the same model with a single colour. The inverse
+    square root of this covariance matrix whitens a patch. Its rows for the centre of the patch form the filter.
 
     Args:
         size: Height and width of the filter in pixels.
         eps: Added to the variances, so that noise, which has little variance, is not amplified without limit.
+        channels: 3 for RGB images, 1 for grey ones.
+
+    Returns:
+        The filter, float32 (channels, channels, size, size).
 
     Reference:
         A. Krizhevsky, Learning Multiple Layers of Features from Tiny Images (2009), which uses measured covariances.
     """
     steps = torch.arange(size, dtype=torch.float64)
     places = torch.cartesian_prod(steps, steps)
-    colours = torch.full((3, 3), COLOUR_CORRELATION, dtype=torch.float64).fill_diagonal_(1)
+    colours = torch.full((channels, channels), COLOUR_CORRELATION, dtype=torch.float64).fill_diagonal_(1)
     covariance = torch.kron(colours, PIXEL_CORRELATION ** torch.cdist(places, places))
     variances, directions = torch.linalg.eigh(covariance)
     whitening = (directions * (variances + eps).rsqrt()) @ directions.T
-    return whitening.view(3, size**2, 3, size, size)[:, size**2 // 2].float()
+    return whitening.view(channels, size**2, channels, size, size)[:, size**2 // 2].float()
 
 
 def normalize(images: torch.Tensor) -> torch.Tensor:
-    """Return uint8 images (n, 3, h, w) as float32, standardized and whitened, in channels-last memory format.
+    """Return uint8 images as float32, standardized and whitened, in channels-last memory format.
 
     Without whitening, brightness dominates the responses of most filters, because few filters with weights of +1 and -1
     cancel it. For binary nets, whitening gains two points of accuracy after two epochs. It is done once per data set
     and costs no training time.
+
+    Args:
+        images: RGB images (n, 3, h, w) or grey images (n, 1, h, w).
+
+    Raises:
+        CourseError: If the images have another shape.
     """
-    kernel = whitening_filter().to(images.device)
+    _check_channels(images)
+    kernel = whitening_filter(channels=images.shape[1]).to(images.device)
     padded = (F.pad(standardize(part), [1] * 4, mode="reflect") for part in images.split(WHITENED_AT_ONCE))
     with hardware.full_precision():
         parts = [F.conv2d(part, kernel) for part in padded]
     return torch.cat(parts).to(memory_format=torch.channels_last)
+
+
+def _check_channels(images: torch.Tensor) -> None:
+    if images.ndim != 4 or images.shape[1] not in CHANNELS:
+        raise CourseError(
+            f"Images of the shape {tuple(images.shape)} cannot be normalized: pass RGB images (n, 3, h, w) or grey "
+            "images (n, 1, h, w)."
+        )
 
 
 def progressive_side(progress: float, full: int) -> int:
@@ -96,11 +131,12 @@ def resize(images: torch.Tensor, side: int) -> torch.Tensor:
 class Batches:
     """The images of a split as mini-batches: `for images, labels in batches.epoch(0)` goes through all of them once.
 
-    Each batch has images, float32 (batch, 3, h, w), normalized, in channels-last memory format, and labels, int64
-    (batch,). An epoch is determined by the seed and its number alone, so a resumed training sees the same batches.
+    Each batch has images, float32 (batch, channels, h, w), normalized, in channels-last memory format, and labels,
+    int64 (batch,). An epoch is determined by the seed and its number alone, so a resumed training sees the same
+    batches.
 
     Args:
-        images: Uint8 (n, 3, h, w); CIFAR-10 has 32 x 32 pixels.
+        images: Uint8, RGB (n, 3, h, w) or grey (n, 1, h, w); CIFAR-10 has 32 x 32 pixels.
         labels: Int64 (n,).
         batch_size: The number of images per batch; the last batch may be smaller.
         shuffle: Put the images in a new random order in each epoch.
@@ -139,10 +175,11 @@ class Batches:
         for argument, value in (("images", images), ("labels", labels)):
             if not isinstance(value, torch.Tensor):
                 raise ValueError(f"{argument} is a {type(value).__name__}: pass a torch.Tensor")
-        if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3 or labels.dtype != torch.int64:
+        has_channels = images.ndim == 4 and images.shape[1] in CHANNELS
+        if images.dtype != torch.uint8 or not has_channels or labels.dtype != torch.int64:
             raise ValueError(
-                "expected images of torch.uint8 (n, 3, h, w) and labels of torch.int64 (n,); got images of "
-                f"{images.dtype} {tuple(images.shape)} and labels of {labels.dtype} {tuple(labels.shape)}"
+                "expected images of torch.uint8 (n, 3, h, w) or (n, 1, h, w), and labels of torch.int64 (n,); got "
+                f"images of {images.dtype} {tuple(images.shape)} and labels of {labels.dtype} {tuple(labels.shape)}"
             )
         if images.shape[2] != images.shape[3] or images.shape[3] < 2:
             raise ValueError(
@@ -167,7 +204,7 @@ class Batches:
         normalized = normalize(images.to(device))
         if augment:
             padded = F.pad(normalized, [translate] * 4, mode="reflect").permute(0, 2, 3, 1).contiguous()
-            # Every image at every shift, (n, 2 translate + 1, 2 translate + 1, 3, h, w): a view, which takes no memory.
+            # Every image at every shift, (n, 2 translate + 1, 2 translate + 1, channels, h, w): a view, without a copy.
             self.windows = padded.unfold(1, side, 1).unfold(2, side, 1)
             self.flipped = torch.rand(len(labels), generator=self._generator(-1)).lt(0.5).to(device)
         else:

@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import os
 from pathlib import Path
 
 import torch
@@ -10,7 +11,7 @@ from safetensors.torch import load_file, save
 
 from ..common import settings
 from ..common.errors import CourseError
-from ..common.files import remove_leftovers, write_atomically
+from ..common.files import Unreadable, check_readable, remove_leftovers, unreadable, write_atomically
 from . import download, readers, shapes
 from .dataset import Dataset
 
@@ -54,7 +55,7 @@ def status() -> str:
     Raises:
         CourseError: If `QAT_DATA_DIR` is not a folder.
     """
-    if cache_file().exists():
+    if os.path.exists(cache_file()):
         return f"CIFAR-10 is in the cache, {settings.short(cache_file())}"
     folder = settings.data_dir()
     if folder is None:
@@ -118,10 +119,15 @@ def _load_shapes() -> Dataset:
 
 
 def _load_cifar10(or_shapes: bool) -> Dataset:
-    arrays = _read_cache()
+    try:
+        arrays = _read_cache()
+        find = _find_and_cache
+    except Unreadable as error:
+        print(error)
+        arrays, find = None, _find  # a copy that cannot be read now must not be replaced
     if arrays is None:
         try:
-            arrays = _find_and_cache()
+            arrays = find()
         except download.NotAvailable as error:
             if not or_shapes:
                 raise CourseError(
@@ -137,13 +143,22 @@ def _load_cifar10(or_shapes: bool) -> Dataset:
 
 
 def _read_cache() -> readers.Arrays | None:
-    """Return the copy in the cache, or None if there is none; report a damaged copy and delete it."""
+    """Return the copy in the cache, or None if there is none; report a damaged copy and delete it.
+
+    Raises:
+        Unreadable: If there is a copy that cannot be read now, for example that of another user.
+    """
     path = cache_file()
-    if not path.exists():
+    if not os.path.exists(path):
         return None
     try:
+        check_readable(path, "a copy of CIFAR-10", "set QAT_CACHE_DIR to another folder")
         arrays = {key: tensor.numpy() for key, tensor in load_file(path).items()}
         verify(arrays, str(path))
+    except Unreadable:
+        raise
+    except (OSError, MemoryError) as error:
+        raise unreadable(path, error) from error
     except Exception as error:  # a damaged file can raise almost any exception
         print(f"{path} is damaged and will be replaced ({error}).")
         with contextlib.suppress(OSError):
@@ -158,7 +173,7 @@ def _find_and_cache() -> readers.Arrays:
     A lock lets only one process at a time do this; the next one then finds the copy in the cache.
     """
     folder = settings.cache_dir()
-    lock = FileLock(folder / ".lock")
+    lock = FileLock(folder / ".lock", mode=0o666)  # the other users of a shared folder have to open it, too
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire()

@@ -9,15 +9,21 @@ import torch
 
 from ..common.errors import MAX_SEED, CourseError, check_whole
 from ..common.progress import progress
+from .batches import CHANNELS
 from .dataset import NAME, Dataset
-from .pictures import OTHER_EXTENSIONS, is_picture_name, is_stray, read_picture
+from .pictures import OTHER_EXTENSIONS, check_channels, is_picture_name, is_stray, read_picture
 
 RESERVED = ("auto", "cifar10", "shapes")  # results on a reader's own images never meet the course's results
 LAYOUT = "put the pictures of each class into a folder of their own, <folder>/<class>/"
 
 
 def from_folder(
-    path: str | Path, size: int = 32, test_share: float = 0.2, seed: int = 0, name: str | None = None
+    path: str | Path,
+    size: int = 32,
+    test_share: float = 0.2,
+    seed: int = 0,
+    name: str | None = None,
+    channels: int = 3,
 ) -> Dataset:
     """Read a folder of pictures with one subfolder per class.
 
@@ -34,6 +40,7 @@ def from_folder(
         seed: Determines the split and the order of the images. The split of a class depends on nothing but this seed
             and the file names in the class.
         name: The name of the data set; by default that of the folder.
+        channels: 3 for RGB images, 1 for grey ones; pictures are converted if needed.
 
     Returns:
         The data set; its images are in random order.
@@ -41,9 +48,10 @@ def from_folder(
     Raises:
         CourseError: If there is no such folder, if it does not have at least two classes with at least two pictures
             each, or if one of the pictures cannot be read.
-        ValueError: If `size`, `test_share` or `seed` is out of range.
+        ValueError: If `size`, `test_share`, `seed` or `channels` is out of range.
     """
     check_whole("size", size, 8, 512)
+    check_channels(channels)
     check_whole("seed", seed, 0, MAX_SEED)
     if isinstance(test_share, bool) or not isinstance(test_share, int | float) or not 0 < test_share < 1:
         raise ValueError(f"test_share must be a number between 0 and 1; got {test_share!r}")
@@ -61,7 +69,7 @@ def from_folder(
             images, labels = [], []
             for label, kind in enumerate(classes):
                 for file in pictures[kind]:
-                    images.append(_read(file, size))
+                    images.append(_read(file, size, channels))
                     labels.append(label)
                     bar.update()
             # In random order, `take` and `validation_split` get images of all classes.
@@ -81,13 +89,14 @@ def from_tensors(
 ) -> Dataset:
     """Check images and labels and return them as a data set.
 
-    Grey images, (n, 1, h, h) or (n, h, h), are repeated to three equal channels. The order of the images is kept: if
-    they are sorted by class, shuffle them first.
+    Grey images keep their single channel, so they need nets with `channels=1`. To use them with a net for RGB images,
+    repeat the channel first: `images.expand(-1, 3, -1, -1)`. The order of the images is kept: if they are sorted by
+    class, shuffle them first.
 
     Args:
-        train_images: Uint8 (n, 3, h, h), (n, 1, h, h) or (n, h, h), pixels from 0 to 255.
+        train_images: Uint8, RGB (n, 3, h, h), or grey (n, 1, h, h) or (n, h, h), pixels from 0 to 255.
         train_labels: Whole numbers (n,), indices into `classes`.
-        test_images: Like `train_images`, of the same size.
+        test_images: Like `train_images`, with the same size and number of channels.
         test_labels: Like `train_labels`.
         classes: The name of each class; by default the labels "0", "1", ...
         name: The name of the data set, which is also the name of the folder of its results.
@@ -193,15 +202,15 @@ def _subfolders(folder: Path) -> list[Path]:
     return [inside for inside in _visible(folder) if inside.is_dir()] if folder.is_dir() else []
 
 
-def _read(file: Path, size: int) -> torch.Tensor:
+def _read(file: Path, size: int, channels: int) -> torch.Tensor:
     try:
-        return read_picture(file, size)
+        return read_picture(file, size, channels=channels)
     except CourseError as error:
         raise CourseError(f"{str(error).removesuffix('.')}, or remove it from the folder.") from error
 
 
 def _as_images(images: torch.Tensor | np.ndarray, argument: str) -> torch.Tensor:
-    """Return images as uint8 (n, 3, h, w)."""
+    """Return images as uint8, RGB (n, 3, h, w) or grey (n, 1, h, w)."""
     if isinstance(images, np.ndarray) and images.dtype == np.uint8:
         images = torch.from_numpy(images.copy())  # a later change of the array must not change the data set
     if not isinstance(images, torch.Tensor | np.ndarray):
@@ -216,9 +225,7 @@ def _as_images(images: torch.Tensor | np.ndarray, argument: str) -> torch.Tensor
         raise CourseError(f"{argument} has {images.dtype} pixels: pass uint8, {way_out}{cast}{values}.")
     if images.ndim == 3:
         images = images[:, None]
-    if images.ndim == 4 and images.shape[1] == 1:
-        return images.expand(-1, 3, -1, -1).contiguous()
-    if images.ndim == 4 and images.shape[1] == 3:
+    if images.ndim == 4 and images.shape[1] in CHANNELS:
         return images.contiguous()
     if images.ndim == 4 and images.shape[1] == 4:
         raise CourseError(f"{argument} has 4 channels, {shape}: pass the colours without transparency, images[:, :3].")
@@ -227,7 +234,7 @@ def _as_images(images: torch.Tensor | np.ndarray, argument: str) -> torch.Tensor
             f"{argument} has its channels last, {shape}: pass images (n, 3, h, h), "
             "torch.as_tensor(images).permute(0, 3, 1, 2)."
         )
-    raise CourseError(f"{argument} has the shape {shape}: pass images (n, 3, h, h), or grey ones (n, h, h).")
+    raise CourseError(f"{argument} has the shape {shape}: pass RGB images (n, 3, h, h), or grey ones (n, 1, h, h).")
 
 
 def _as_labels(labels: torch.Tensor | np.ndarray | Sequence[int], argument: str) -> torch.Tensor:

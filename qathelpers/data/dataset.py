@@ -7,6 +7,7 @@ from numbers import Integral
 import torch
 
 from ..common.errors import CourseError, check_whole
+from .batches import CHANNELS
 
 # The name of a data set is also the name of the folder of its results.
 NAME = re.compile(r"\w[\w .+-]{0,79}")
@@ -19,7 +20,8 @@ class Dataset:
     """A data set in memory, with a training and a test split.
 
     Args:
-        train_images: Uint8 (n, 3, h, h), RGB from 0 to 255; CIFAR-10 has 32 x 32 pixels.
+        train_images: Uint8, RGB (n, 3, h, h) or grey (n, 1, h, h), from 0 to 255; CIFAR-10 has RGB images of 32 x 32
+            pixels.
         train_labels: Int64 (n,), indices into `classes`.
         test_images: Like `train_images`.
         test_labels: Like `train_labels`.
@@ -94,6 +96,12 @@ class Dataset:
         self._check_classes()
         self._check_split("train", self.train_images, self.train_labels)
         self._check_split("test", self.test_images, self.test_labels)
+        channels = self.train_images.shape[1], self.test_images.shape[1]
+        if channels[0] != channels[1]:
+            raise CourseError(
+                f"The number of channels of {self.name} is {channels[0]} in the training images and {channels[1]} in "
+                "the test images: convert one of them; images.expand(-1, 3, -1, -1) turns grey into RGB."
+            )
         sides = self.train_images.shape[-1], self.test_images.shape[-1]
         if sides[0] != sides[1]:
             raise CourseError(
@@ -124,9 +132,9 @@ class Dataset:
         if not labels.numel():
             way_out = "" if split == "train" else ", or use `validation_split`"
             raise CourseError(f"{self.name} has 0 images in its {split} split: add some{way_out}.")
-        if images.ndim != 4 or images.shape[1] != 3 or labels.shape != images.shape[:1]:
+        if images.ndim != 4 or images.shape[1] not in CHANNELS or labels.shape != images.shape[:1]:
             raise CourseError(
-                f"{self.name} must have {split}_images (n, 3, h, h) and {split}_labels (n,), but has "
+                f"{self.name} must have {split}_images (n, 3, h, h) or (n, 1, h, h) and {split}_labels (n,), but has "
                 f"{tuple(images.shape)} and {tuple(labels.shape)}: make the data set with data.from_tensors."
             )
         height, width = images.shape[2:]

@@ -14,6 +14,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torchvision.transforms.functional import pil_to_tensor
 
 from ..common.errors import CourseError, check_whole
+from .batches import CHANNELS
 
 # The formats that are read. Pillow knows more, but for some of them, such as PostScript, it starts other programs.
 FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF")
@@ -57,29 +58,32 @@ OTHER_SIGNATURES = [
 
 
 def read_picture(
-    source: str | os.PathLike | bytes, size: int | None = None, *, name: str | None = None
+    source: str | os.PathLike | bytes, size: int | None = None, *, name: str | None = None, channels: int = 3
 ) -> torch.Tensor:
     """Read a PNG, JPEG, GIF, WebP, BMP or TIFF file as a viewer shows it.
 
     The orientation that a phone or camera noted in the file is applied. Of an animation or a file with several pages,
-    the first picture is read. Transparent parts become white. Grey pictures get three equal channels; 16-bit values
-    are divided by 257, so that 65535 becomes 255. Colour profiles are ignored, and CMYK is converted without one.
+    the first picture is read. Transparent parts become white. Grey pictures get three equal channels, unless `channels`
+    is 1. 16-bit values are divided by 257, so that 65535 becomes 255. Colour profiles are ignored, and CMYK is
+    converted without one.
 
     Args:
         source: The path or the content of a file.
         size: Crop the picture to the largest centred square and resize it to this height and width in pixels
             (bilinear, with antialiasing); None keeps the whole picture.
         name: What error messages call the file; by default its path.
+        channels: 3 for an RGB image, 1 for a grey one (the luma of ITU-R BT.601).
 
     Returns:
-        Uint8 (3, height, width), RGB from 0 to 255.
+        Uint8 (channels, height, width), from 0 to 255.
 
     Raises:
         CourseError: If the file cannot be read, is not a picture, is damaged or incomplete, stores floating-point or
             32-bit values (their range is not defined), has more than 50 megapixels, or is to be cropped although
             one side is more than 10 times as long as the other.
-        ValueError: If `size` is not a whole number of at least 1.
+        ValueError: If `size` is not a whole number of at least 1, or if `channels` is neither 1 nor 3.
     """
+    check_channels(channels)
     if size is not None:
         check_whole("size", size, 1)
     is_content = isinstance(source, bytes | bytearray | memoryview)
@@ -91,7 +95,17 @@ def read_picture(
             raise CourseError(f"{name} is empty (0 bytes): copy or download it again.")
         with _refusing(name, head), Image.open(file, formats=FORMATS) as image:
             _check_shape(image, size, name)
-            return _decode(image, size, name)
+            return _decode(image, size, name, channels)
+
+
+def check_channels(channels: int) -> None:
+    """Check that images can have this number of channels.
+
+    Raises:
+        ValueError: If they cannot.
+    """
+    if channels not in CHANNELS:
+        raise ValueError(f"channels must be 1 (grey) or 3 (RGB); got {channels!r}")
 
 
 def is_stray(name: str) -> bool:
@@ -174,7 +188,7 @@ def _too_many_pixels() -> str:
     return f"more than {MAX_PIXELS // 10**6} megapixels: save a smaller copy."
 
 
-def _decode(image: Image.Image, size: int | None, name: str) -> torch.Tensor:
+def _decode(image: Image.Image, size: int | None, name: str, channels: int) -> torch.Tensor:
     if size is not None and image.format in ("JPEG", "MPO"):
         # A JPEG decoder can halve the resolution up to three times, which makes large photos much faster to read.
         image.draft(None, (4 * size, 4 * size))
@@ -189,7 +203,7 @@ def _decode(image: Image.Image, size: int | None, name: str) -> torch.Tensor:
         image = ImageOps.fit(image, (size, size), Image.Resampling.BILINEAR)
     if image.mode == "RGBA":
         image = Image.alpha_composite(Image.new("RGBA", image.size, WHITE), image).convert("RGB")
-    return pil_to_tensor(image).contiguous()
+    return pil_to_tensor(image if channels == 3 else image.convert("L")).contiguous()
 
 
 def _in_8_bits(image: Image.Image, packing: str, file: Image.Image, name: str) -> Image.Image:

@@ -4,6 +4,7 @@ from torch import nn
 
 from ..common import settings
 from ..common.errors import CourseError
+from ..common.files import files_in
 from ..training import checkpoint
 from ..training.history import History
 from ..training.run import run_name
@@ -32,18 +33,27 @@ def recorded_history(name: str, arch: str = "convnet", data_name: str = "cifar10
     return histories[wanted]
 
 
-def recorded_net(name: str, arch: str = "convnet", data_name: str = "cifar10") -> nn.Module:
+def recorded_net(name: str, arch: str = "convnet", data_name: str = "cifar10", seed: int = 0) -> nn.Module:
     """Return a trained net that comes with the course.
+
+    Args:
+        name: The net's name, such as "BinaryNN".
+        arch: Its architecture, such as "convnet".
+        data_name: The data set that it was trained on.
+        seed: The seed of its run. Weights of other seeds than 0 were kept for few nets.
 
     Raises:
         CourseError: If there is no such net (the message lists those that there are), or if its file is damaged.
     """
     folder = RECORDED / "checkpoints" / data_name / arch
-    names = sorted(path.stem for path in folder.glob("*.safetensors"))
-    if name not in names:
+    names = [path.stem for path in files_in(folder, ".safetensors")]
+    wanted = run_name(name, seed)
+    if wanted not in names:
         there = ", ".join(names) or "none"
-        raise CourseError(f"No net {name} ({arch}, {data_name}) is recorded; there are: {there}.")
-    net = checkpoint.load(folder / f"{name}.safetensors")
-    if net.spec.name != name:
-        raise CourseError(f"{folder / name}.safetensors holds a {net.spec.name}: replace it with a fresh copy.")
+        raise CourseError(f"No net {wanted} ({arch}, {data_name}) is recorded; there are: {there}.")
+    path = folder / f"{wanted}.safetensors"
+    net, config = checkpoint.load(path), checkpoint.read_config(path)
+    found = run_name(net.spec.name, config.get("seed", seed))
+    if found != wanted:
+        raise CourseError(f"{path} holds a {found}: replace it with a fresh copy.")
     return net

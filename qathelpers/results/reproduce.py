@@ -27,6 +27,7 @@ def reproduce(config: dict, folder: str | Path | None = None) -> History:
     try:
         recipe = Recipe(**config["recipe"])
         net = build(config["name"], config["arch"], seed=config["init_seed"])
+        epochs, seed = config["epochs"], config["seed"]
         dataset = load(config["data"]).take(config["train_images"], config["test_images"])
     except (KeyError, TypeError, ValueError) as error:
         raise CourseError(
@@ -38,7 +39,7 @@ def reproduce(config: dict, folder: str | Path | None = None) -> History:
             f"The run had {config['train_images']:,} training and {config['test_images']:,} test images, but there are "
             f"{counts[0]:,} and {counts[1]:,} here: unset QAT_MAX_IMAGES."
         )
-    return fit(net, dataset, config["epochs"], recipe=recipe, seed=config["seed"], folder=folder)
+    return fit(net, dataset, epochs, recipe=recipe, seed=seed, folder=folder)
 
 
 def difference(recorded: History, again: History) -> str:

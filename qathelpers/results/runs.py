@@ -6,15 +6,18 @@ from torch import nn
 
 from ..common import settings
 from ..common.errors import CourseError
+from ..common.files import files_in
 from ..data.dataset import Dataset
 from ..nets.architectures import build
 from ..nets.recipe import Recipe
-from ..nets.schemes import SCHEMES
+from ..nets.schemes import SCHEMES, Scheme
 from ..training.history import History
 from ..training.loop import train
 from ..training.run import Run
 
-NEEDED = ("bits", "seed", "data", "hardware")  # keys of a config that tables show
+# Keys of a config that tables show, with the types of their values.
+NEEDED = {"bits": str, "seed": int, "data": str, "hardware": str}
+NUMBERS = ("kB", "test_acc")  # keys that a config may have; None where nothing was measured
 
 
 def run_folder(data_name: str, arch: str) -> Path:
@@ -22,19 +25,26 @@ def run_folder(data_name: str, arch: str) -> Path:
     return settings.results_dir() / data_name / arch
 
 
-def build_for(dataset: Dataset, name: str, arch: str = "convnet", seed: int = 0) -> nn.Module:
-    """Return a new net for the classes and the image size of `dataset`; see `build`."""
-    image_size = dataset.train_images.shape[-1]
-    return build(name, arch, seed, classes=len(dataset.classes), image_size=image_size)
+def build_for(dataset: Dataset, name: str | Scheme, arch: str = "convnet", seed: int = 0) -> nn.Module:
+    """Return a new net for the classes, the image size and the channels of `dataset`; see `build`."""
+    dataset.check()
+    channels, _, image_size = dataset.train_images.shape[1:]
+    return build(name, arch, seed, classes=len(dataset.classes), image_size=image_size, channels=channels)
 
 
 def load_or_train(
-    name: str, dataset: Dataset, epochs: int, *, arch: str = "convnet", seed: int = 0, recipe: Recipe | None = None
+    name: str | Scheme,
+    dataset: Dataset,
+    epochs: int,
+    *,
+    arch: str = "convnet",
+    seed: int = 0,
+    recipe: Recipe | None = None,
 ) -> tuple[nn.Module, History]:
     """Load a net if exactly this run is already finished, else train it; print which of the two happens.
 
     Args:
-        name: Name of the scheme, such as "TernaryNN".
+        name: Name of the scheme, such as "TernaryNN", or a `Scheme` of your own.
         dataset: Data to train and evaluate on.
         epochs: Number of passes over the training images.
         arch: Name of the architecture.
@@ -51,22 +61,36 @@ def load_or_train(
     run = Run.plan(net, dataset, epochs, recipe=recipe, seed=seed, folder=run_folder(dataset.name, arch))
     history = run.finished()
     if history is not None:
-        print(f"{name}: loaded from {settings.short(run.weights_path)}; delete that file to train again")
+        print(f"{net.spec.name}: loaded from {settings.short(run.weights_path)}; delete that file to train again")
         return run.load_net(net).to(run.device), history
-    print(f"{name}: training for {run.epochs} epochs on {run.config['hardware']}")
+    print(f"{net.spec.name}: training for {run.epochs} epochs on {run.config['hardware']}")
     return net, train(run, net, dataset)
 
 
 def find_histories(folder: str | Path) -> list[History]:
-    """Return the non-empty histories in `folder`, sorted by net (as in `SCHEMES`, then others) and by seed."""
+    """Return the non-empty histories in `folder`, sorted by net (as in `SCHEMES`, then others) and by seed.
+
+    Raises:
+        CourseError: If the folder or a .npy file in it cannot be read, or if such a file is not the history of a run.
+    """
     order = list(SCHEMES)
-    histories = [_load(path) for path in sorted(Path(folder).glob("*.npy"))]
+    histories = [_load(path) for path in files_in(Path(folder), ".npy")]
     return sorted((h for h in histories if len(h)), key=lambda h: ((*order, h.name).index(h.name), h.config["seed"]))
 
 
 def _load(path: Path) -> History:
     history = History.load(path)
-    missing = [key for key in NEEDED if key not in history.config]
-    if missing:
-        raise CourseError(f"The config of {path} lacks {', '.join(missing)}: move that run to another folder.")
+    problem = problem_with(history.config)
+    if problem:
+        raise CourseError(f"The config of {path} {problem}: move that run to another folder.")
     return history
+
+
+def problem_with(config: dict) -> str:
+    """Return what a config lacks that tables need, or an empty string."""
+    missing = [key for key in NEEDED if key not in config]
+    if missing:
+        return f"lacks {', '.join(missing)}"
+    kinds = NEEDED | {key: (int, float) for key in NUMBERS if config.get(key) is not None}
+    wrong = [f"{key} {config[key]!r}" for key, kind in kinds.items() if not isinstance(config[key], kind)]
+    return f"has values of another type ({', '.join(wrong)})" if wrong else ""

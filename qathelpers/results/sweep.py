@@ -17,6 +17,7 @@ import torch
 
 from ..common import settings
 from ..common.errors import CourseError
+from ..common.files import check_writable, not_written
 from ..common.progress import progress
 from ..data.cifar10 import load
 from ..data.dataset import Dataset
@@ -119,8 +120,12 @@ def run(jobs: Sequence[Job], dataset: Dataset, workers: int | None = None, sched
 def train(job: Job, threads: int) -> float:
     """Train one job, write its output to its log file, and return its test accuracy."""
     torch.set_num_threads(threads)
-    job.log_path.parent.mkdir(parents=True, exist_ok=True)
-    with open(job.log_path, "a", encoding="utf-8") as output, contextlib.redirect_stdout(output):
+    check_writable(job.log_path.parent)
+    try:
+        log = open(job.log_path, "a", encoding="utf-8")  # noqa: SIM115, the with statement below closes it
+    except OSError as error:  # the log of another user, for example
+        raise not_written(job.log_path, error) from error
+    with log as output, contextlib.redirect_stdout(output):
         dataset = load(job.data)
         _, history = load_or_train(job.name, dataset, job.epochs, arch=job.arch, seed=job.seed, recipe=job.recipe)
     return history.test_acc
@@ -164,5 +169,5 @@ def _watch(futures: dict, runs: dict[Job, Run]) -> list[Job]:
 def _epochs_done(run: Run) -> int:
     with contextlib.suppress(CourseError):
         history = History.load(run.history_path)
-        return len(history) if history.config["epochs"] == run.epochs else 0
+        return len(history) if history.config.get("epochs") == run.epochs else 0
     return 0

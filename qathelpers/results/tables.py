@@ -1,10 +1,13 @@
 """Tables of runs. A table never contains runs on different data sets."""
 
+import os
+
 import pandas as pd
 
 from ..common import settings
 from ..common.errors import CourseError
-from ..training.history import History
+from ..common.files import files_in
+from ..training.history import History, same_evaluation
 from .recorded import recorded_histories
 from .runs import find_histories
 
@@ -64,27 +67,12 @@ def summarize(histories: list[History]) -> pd.DataFrame:
         groups.setdefault(history.name, []).append(history)
     rows = []
     for name, runs in groups.items():
-        evaluation, test = _same_evaluation(runs)
+        evaluation, accuracies = same_evaluation(runs)
+        test = pd.Series(accuracies)
         train = pd.Series([history["train_acc"][-1] for history in runs])
         row = {"net": name, "runs": len(test), "train": train.mean(), "train std": train.std()}
         rows.append(row | {"test": test.mean(), "test std": test.std(), "evaluated in": evaluation})
     return pd.DataFrame(rows).set_index("net").round(4)
-
-
-def _same_evaluation(runs: list[History]) -> tuple[str, pd.Series]:
-    """Return the precision in which all runs were evaluated, and their test accuracies in it.
-
-    If there is no such precision, return the names of all precisions, and the accuracy of each run as in `table`.
-    """
-    accuracies = []
-    for history in runs:
-        own = {history.config.get("evaluation", history.evaluation): float(history["test_acc"][-1])}
-        accuracies.append(own | {history.evaluation: history.test_acc})
-    for precision in ("fp32", "bf16"):
-        if all(precision in accuracy for accuracy in accuracies):
-            return precision, pd.Series([accuracy[precision] for accuracy in accuracies])
-    names = sorted({history.evaluation for history in runs})
-    return " and ".join(names), pd.Series([history.test_acc for history in runs])
 
 
 def markdown(arch: str, data_name: str = "cifar10") -> str:
@@ -119,10 +107,10 @@ def leaderboard(data_name: str, kilobytes: float = float("inf")) -> pd.DataFrame
 
     For runs that were trained with `Dataset.validation_split`, "test" is the accuracy on the validation images.
     """
-    folders = sorted(path for path in (settings.results_dir() / data_name).glob("*") if path.is_dir())
-    histories = [history for folder in folders for history in find_histories(folder)]
-    if not histories:
+    folders = [path for path in files_in(settings.results_dir() / data_name, "") if os.path.isdir(path)]
+    runs = [(history, folder.name) for folder in folders for history in find_histories(folder)]
+    if not runs:
         return pd.DataFrame()
-    board = table(histories)[["bits", "kB", "train", "test", "epochs"]]
-    board.insert(0, "arch", [history.config["arch"] for history in histories])
+    board = table([history for history, _ in runs]).reindex(columns=["bits", "kB", "train", "test", "epochs"])
+    board.insert(0, "arch", [history.config.get("arch", folder) for history, folder in runs])
     return board[board["kB"] <= kilobytes].sort_values("test", ascending=False)

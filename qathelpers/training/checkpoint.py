@@ -10,11 +10,19 @@ from safetensors.torch import save as serialize
 from torch import nn
 
 from ..common.errors import CourseError
-from ..common.files import write_atomically
+from ..common.files import PYTORCH, SAFETENSORS, check_readable, format_of, unreadable, write_atomically
 from ..nets import packing, weights
-from ..nets.architectures import build, spec_of
+from ..nets.architectures import NetSpec, architecture, build, spec_of
+from ..nets.schemes import SCHEMES
 
 Tensors = dict[str, torch.Tensor]
+
+WRAPPERS = ("module.", "_orig_mod.")  # what DataParallel and torch.compile put before the names of all tensors
+CONVERT = (
+    "load it in your own code with torch.load(path, weights_only=True), pass the weights to net.load_state_dict, and "
+    "save the net with checkpoint.save"
+)
+GIVE_NET = "build the net that the file was saved from, and load the weights into it with checkpoint.load(path, net)"
 
 
 def save(net: nn.Module, path: str | Path, config: dict, packed: bool = False) -> Path:
@@ -46,7 +54,7 @@ def read_config(path: str | Path) -> dict:
     """Return the config in a checkpoint's header.
 
     Raises:
-        CourseError: If the file is missing or damaged.
+        CourseError: If the file is missing, cannot be read, or is not a checkpoint of the course.
     """
     return read(Path(path))[1]["config"]
 
@@ -55,44 +63,62 @@ def load(path: str | Path, net: nn.Module | None = None) -> nn.Module:
     """Return a trained net in eval mode.
 
     Args:
-        path: A file that `save` wrote.
+        path: A file that `save` wrote. If `net` is given, it can also be a .safetensors file of another program. Such a
+            file does not say how its net was quantized, so only names, shapes and types of the tensors are compared.
         net: Load the weights into this net, instead of building the one that the file's config names.
 
     Raises:
-        CourseError: If the file is missing or damaged, or if its weights do not fit the net.
+        CourseError: If the file is missing, cannot be read or has another format, or if its weights do not fit the net.
+        ValueError: If `net` is not a net.
     """
     path = Path(path)
-    tensors, header = read(path)
+    if net is not None and not isinstance(net, nn.Module):
+        raise ValueError(f"net is a {type(net).__name__}: pass a torch.nn.Module, or leave it out")
+    tensors, header = _read(path, foreign=net is not None)
     config = header["config"]
     if net is None:
         net = _build(config, path)
-    device = next(net.parameters()).device
+    device = next((parameter.device for parameter in net.parameters()), torch.device("cpu"))
+    tensors, layers = _unwrapped(net, tensors, header.get("packed", {}))
     if "packed" in header:
         try:
-            tensors = packing.unpack_net(net, tensors, header["packed"])
-        except (KeyError, ValueError, TypeError) as error:
+            tensors = packing.unpack_net(net, tensors, layers)
+        except (KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
             raise CourseError(f"{path} is damaged ({error}): replace it with a fresh copy.") from error
-    weights.initialize_scales(net)
     problem = misfits(net, tensors) or _other_scheme(net, config)
     if problem:
         spec = spec_of(net)
+        advice = "build the net that the file was saved from" + (", or leave the net out" if _is_known(config) else "")
         raise CourseError(
-            f"{path} holds a {config.get('name')} ({config.get('arch')}), which does not fit this {spec.name} "
-            f"({spec.arch}): {problem}; build the net that the file was saved from, or leave the net out."
+            f"{path} {_content(config)}, which does not fit this {spec.name} ({spec.arch}): {problem}; {advice}."
         )
-    net.load_state_dict(tensors)
+    net.load_state_dict(tensors, strict=False)  # `misfits` has compared all names; late parameters may be missing
     return net.to(device).eval()  # Brevitas creates new parameters on the CPU when it loads
 
 
-def misfits(net: nn.Module, tensors: Tensors) -> str:
-    """Return in which tensors, at most three, `tensors` do not fit `net`; return an empty string if they fit."""
-    own = net.state_dict()
+def misfits(net: nn.Module, tensors: Tensors, own: Tensors | None = None) -> str:
+    """Return in which tensors, at most three, `tensors` do not fit `net`; return an empty string if they fit.
+
+    Args:
+        net: The net.
+        tensors: The tensors of a file. They may, but need not, contain the late parameters of the net.
+        own: What the file has to contain; by default the state_dict of the net.
+    """
+    own = net.state_dict() if own is None else own
+    late = weights.late_parameters(net)
+    own = own | {key: parameter for key, parameter in late.items() if key in tensors}
+    both = [key for key in own if key in tensors]
     items = [f"{key} is missing from the file" for key in own if key not in tensors]
     items += [f"{key} is not in the net" for key in tensors if key not in own]
     items += [
         f"{key} is {tuple(tensors[key].shape)} in the file and {tuple(own[key].shape)} in the net"
-        for key in own
-        if key in tensors and own[key].shape != tensors[key].shape
+        for key in both
+        if own[key].shape != tensors[key].shape
+    ]
+    items += [
+        f"{key} is {tensors[key].dtype} in the file and {own[key].dtype} in the net"
+        for key in both
+        if _kind(tensors[key]) != _kind(own[key])
     ]
     return "; ".join(items[:3]) + (f" and {len(items) - 3} more" if len(items) > 3 else "")
 
@@ -111,32 +137,111 @@ def read(path: Path) -> tuple[Tensors, dict]:
     """Return what `write` wrote.
 
     Raises:
-        CourseError: If the file is missing, damaged, or not a checkpoint.
+        Unreadable: If the file exists but cannot be read now.
+        CourseError: If the file is missing, damaged, or not a checkpoint of the course.
     """
+    return _read(path, foreign=False)
+
+
+def _read(path: Path, foreign: bool) -> tuple[Tensors, dict]:
+    """Return tensors and header; if `foreign`, those of another program's .safetensors file have an empty config."""
+    check_readable(path, "a checkpoint", "train the net first, or name another file")
     try:
         with safe_open(path, "pt") as file:
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118, it is not a dictionary
             metadata = file.metadata() or {}
-    except FileNotFoundError as error:
-        raise CourseError(f"{path} is missing: train the net first, or name another file.") from error
+            ours = "config" in metadata and "sha256" in metadata
+            if not ours and not foreign:
+                raise CourseError(
+                    f"{path} is a .safetensors file of another program (it has no config of the course): {GIVE_NET}."
+                )
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118, it is not a dictionary
+    except CourseError:
+        raise
+    except (OSError, MemoryError) as error:
+        raise unreadable(path, error) from error
     except Exception as error:  # a damaged file can raise almost anything
-        raise CourseError(f"{path} is damaged ({error}): delete it and train the net again.") from error
-    if "config" not in metadata:
-        raise CourseError(f"{path} is not a checkpoint of this course: there is no config in its header.")
-    if metadata.pop("sha256", None) != digest(tensors, metadata):
-        raise CourseError(f"{path} is damaged (checksum mismatch): delete it and train the net again.")
-    return tensors, {key: json.loads(value) for key, value in metadata.items()}
+        raise _not_a_checkpoint(path, error) from error
+    return tensors, _header(path, tensors, metadata) if ours else {"config": {}}
+
+
+def _header(path: Path, tensors: Tensors, metadata: dict[str, str]) -> dict:
+    """Return the header of a checkpoint of the course, after a check of the whole file."""
+    if metadata.pop("sha256") != digest(tensors, metadata):
+        raise CourseError(
+            f"{path} is damaged, or another program has changed it (checksum mismatch): replace it with a fresh copy, "
+            "or train the net again."
+        )
+    try:
+        header = {key: json.loads(value) for key, value in metadata.items()}
+    except (ValueError, RecursionError) as error:
+        raise CourseError(f"The header of {path} is not JSON ({error}): replace the file with a fresh copy.") from error
+    for key in header.keys() & {"config", "packed"}:
+        if not isinstance(header[key], dict):
+            kind = type(header[key]).__name__
+            raise CourseError(
+                f"{key} in the header of {path} is a {kind}, not a dict: save the net again with checkpoint.save."
+            )
+    return header
+
+
+def _not_a_checkpoint(path: Path, error: Exception) -> CourseError:
+    kind = format_of(path)
+    if kind == PYTORCH:
+        return CourseError(f"{path} is {kind}, not a checkpoint of the course: {CONVERT}.")
+    if kind == SAFETENSORS:
+        return CourseError(
+            f"{path} is an incomplete or damaged .safetensors file ({error}): replace it with a fresh copy, or move it "
+            "to another folder and train the net again."
+        )
+    if kind:
+        return CourseError(f"{path} is {kind}, not a checkpoint: name the .safetensors file of a net.")
+    return CourseError(
+        f"{path} is damaged or from another program ({error}): replace it with a checkpoint, or move it to another "
+        "folder and train the net again."
+    )
+
+
+def _unwrapped(net: nn.Module, tensors: Tensors, layers: dict) -> tuple[Tensors, dict]:
+    """Remove the prefix that DataParallel or torch.compile adds to every name, unless the net itself has it."""
+    for prefix in WRAPPERS:
+        in_net = any(key.startswith(prefix) for key in net.state_dict())
+        if all(key.startswith(prefix) for key in tensors) and not in_net:
+            tensors = {key.removeprefix(prefix): tensor for key, tensor in tensors.items()}
+            layers = {key.removeprefix(prefix): layer for key, layer in layers.items()}
+    return tensors, layers
 
 
 def _build(config: dict, path: Path) -> nn.Module:
+    if not {"name", "arch"} <= config.keys():
+        raise CourseError(f"{path} {_content(config)}: {GIVE_NET}.")
     try:
-        size = config.get("image_size", 32)
-        return build(config["name"], config["arch"], classes=config.get("classes", 10), image_size=size)
-    except (KeyError, CourseError) as error:
-        raise CourseError(
-            f"{path} holds a {config.get('name')} ({config.get('arch')}), which is not a net of the course: build the "
-            "net that the file was saved from, and load the weights into it."
-        ) from error
+        sizes = {"classes": 10, "image_size": 32, "channels": 3}
+        sizes |= {key: config[key] for key in sizes if key in config}
+        return build(config["name"], config["arch"], config.get("init_seed", 0), **sizes)
+    except Exception as error:  # a config can hold any values, and a net of your own can raise anything
+        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")  # PyTorch can add a stack trace
+        raise CourseError(f"{path} {_content(config)}, which cannot be built here ({reason}): {GIVE_NET}.") from error
+
+
+def _content(config: dict) -> str:
+    """Return in words which net a file with this config holds."""
+    if not config.keys() & {"name", "arch"}:
+        return "does not say which net it holds"
+    return f"holds a {config.get('name')} ({config.get('arch')})"
+
+
+def _is_known(config: dict) -> bool:
+    """Return whether the scheme and the architecture that a config names are registered."""
+    try:
+        architecture(config.get("arch"))
+    except CourseError:
+        return False
+    return isinstance(config.get("name"), str) and config["name"] in SCHEMES
+
+
+def _kind(tensor: torch.Tensor) -> tuple[bool, bool]:
+    """Return what may not change when a tensor is loaded: integers of another program are not weights, for example."""
+    return tensor.is_floating_point(), tensor.is_complex()
 
 
 def _other_scheme(net: nn.Module, config: dict) -> str:
@@ -144,7 +249,8 @@ def _other_scheme(net: nn.Module, config: dict) -> str:
 
     The names of the tensors are not enough to tell two schemes apart.
     """
-    names = net.spec.name if hasattr(net, "spec") else None, config.get("name")
+    spec = getattr(net, "spec", None)  # a net of your own can have something else in this attribute
+    names = spec.name if isinstance(spec, NetSpec) else None, config.get("name")
     return "" if None in names or len(set(names)) == 1 else f"it is quantized as {names[1]}, not as {names[0]}"
 
 

@@ -11,9 +11,8 @@ from ..data.batches import normalize
 from ..data.dataset import Dataset
 from ..nets import weights
 from ..nets.architectures import spec_of
-from ..nets.convnet import ConvNet
-from ..nets.lenet import LeNet
 from ..nets.recipe import Recipe
+from .evaluation import as_logits, in_its_format, is_of_the_course
 
 
 def check_training(net: nn.Module, dataset: Dataset, recipe: Recipe) -> None:
@@ -21,18 +20,18 @@ def check_training(net: nn.Module, dataset: Dataset, recipe: Recipe) -> None:
 
     Raises:
         CourseError: If the data is not valid (`Dataset.check`), if the last batch of an epoch has one image, which
-            BatchNorm cannot be trained on, if the net cannot process images of this size, or if it has too few
-            outputs.
+            BatchNorm cannot be trained on, if the net cannot process images of this size and number of channels, or if
+            it has too few outputs.
     """
     has_batchnorm = any(isinstance(module, _BatchNorm) for module in net.modules())
     dataset.check(recipe.batch_size if has_batchnorm else None)
-    classes, side = len(dataset.classes), dataset.train_images.shape[-1]
-    if type(net) in (ConvNet, LeNet) and (spec_of(net).classes, spec_of(net).image_size) == (classes, side):
+    classes, spec = len(dataset.classes), spec_of(net)
+    if is_of_the_course(net) and (spec.classes, spec.image) == (classes, dataset.train_images.shape[1:]):
         return  # built for such data
     outputs = _outputs(net, dataset.train_images[:2])
     if outputs < classes:
         raise CourseError(
-            f"{spec_of(net).name} has {outputs} outputs, but the data has {classes} classes: build the net with "
+            f"{spec.name} has {outputs} outputs, but the data has {classes} classes: build the net with "
             f"classes={classes}."
         )
 
@@ -42,15 +41,19 @@ def _outputs(net: nn.Module, images: torch.Tensor) -> int:
     """Return the number of outputs of `net`, found with a copy, so that the net itself does not change."""
     weights.initialize_scales(net)  # Brevitas damages a net that is copied before it has all of its scales
     device = next(net.parameters()).device
-    shape = f"{images.shape[-2]} x {images.shape[-1]}"
+    channels, side = images.shape[1], images.shape[-1]
+    shape = f"{side} x {side}"
     try:
-        logits = copy.deepcopy(net).train()(normalize(images.expand(2, -1, -1, -1).to(device)))
-    except (RuntimeError, ValueError, IndexError) as error:
+        output = copy.deepcopy(net).train()(in_its_format(net, normalize(images.expand(2, -1, -1, -1).to(device))))
+    except Exception as error:  # a net of your own can raise anything
+        way_out = f"resize the images, or build the net with image_size={side}"
+        if spec_of(net).channels not in (None, channels):
+            way_out = f"build the net with channels={channels} and image_size={side}"
         raise CourseError(
-            f"{spec_of(net).name} cannot process images of {shape} pixels ({error}): resize the images, or build the "
-            f"net with image_size={images.shape[-1]}."
+            f"{spec_of(net).name} cannot process images of {channels} x {side} x {side} (channels x height x width): "
+            f"{way_out} ({error})."
         ) from error
-    logits = getattr(logits, "value", logits)
+    logits = as_logits(output)
     if logits.ndim != 2:
         raise CourseError(
             f"{spec_of(net).name} returns {tuple(logits.shape)} for two images of {shape} pixels: it has to return one "

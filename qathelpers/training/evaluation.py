@@ -5,7 +5,11 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..common import distributed, hardware
+from ..common.errors import CourseError
 from ..data.batches import Batches, normalize
+from ..nets.architectures import spec_of
+from ..nets.convnet import ConvNet
+from ..nets.lenet import LeNet
 
 
 @torch.no_grad()
@@ -20,6 +24,9 @@ def evaluate(net: nn.Module, batches: Batches, side: int | None = None) -> tuple
 
     Returns:
         The mean cross-entropy in nats and the accuracy from 0 to 1.
+
+    Raises:
+        CourseError: If the net was built for images with another number of channels.
     """
     net.eval()
     total_loss, correct, total = 0.0, 0, 0
@@ -37,16 +44,34 @@ def predict(net: nn.Module, images: torch.Tensor, batch_size: int = 1000) -> tor
 
     Args:
         net: The net; it is left in eval mode and on its device.
-        images: Uint8 (n, 3, 32, 32).
+        images: Uint8, RGB (n, 3, h, w) or grey (n, 1, h, w).
         batch_size: Images per forward pass.
 
     Returns:
         Logits (n, classes) on the CPU.
+
+    Raises:
+        CourseError: If the net was built for images with another number of channels.
     """
     net.eval()
     device = next(net.parameters()).device
     with torch.autocast(device.type, enabled=False):  # the caller's autocast would also round the normalized images
         return torch.cat([_logits(net, normalize(part.to(device))).cpu() for part in images.split(batch_size)])
+
+
+def is_of_the_course(net: nn.Module) -> bool:
+    """Return whether `net` is a ConvNet or LeNet of the course, not a subclass, which may compute something else."""
+    return type(net) in (ConvNet, LeNet)
+
+
+def in_its_format(net: nn.Module, images: torch.Tensor) -> torch.Tensor:
+    """Return images in the memory format for `net`.
+
+    Channels-last is the fastest format for convolutions. A net that calls `view`, as in many tutorials, fails with
+    it, so nets that are not of the course get PyTorch's default format.
+    """
+    is_fast = is_of_the_course(net)
+    return images.contiguous(memory_format=torch.channels_last if is_fast else torch.contiguous_format)
 
 
 def mean_loss_and_accuracy(total_loss: float, correct: int, total: int, device: torch.device) -> tuple[float, float]:
@@ -55,12 +80,31 @@ def mean_loss_and_accuracy(total_loss: float, correct: int, total: int, device: 
     return total_loss / total, correct / total
 
 
-def as_logits(output: torch.Tensor) -> torch.Tensor:
-    """Return what a net returned as a float tensor; a net of Brevitas layers may return a QuantTensor."""
-    return getattr(output, "value", output).float()
+def as_logits(output: object) -> torch.Tensor:
+    """Return what a net returned as a float tensor; a net of Brevitas layers may return a QuantTensor.
+
+    Raises:
+        CourseError: If it is no tensor.
+    """
+    logits = getattr(output, "value", output)
+    if not isinstance(logits, torch.Tensor):
+        raise CourseError(
+            f"The net returns a {type(output).__name__}, but the course needs one row of logits per image: wrap the "
+            "net in a module that returns them alone."
+        )
+    return logits.float()
 
 
 def _logits(net: nn.Module, images: torch.Tensor) -> torch.Tensor:
     # Under bf16 autocast, quantized activations round differently and nets lose up to one point of accuracy.
-    with hardware.full_precision(), torch.autocast(images.device.type, enabled=False):
-        return as_logits(net(images))
+    try:
+        with hardware.full_precision(), torch.autocast(images.device.type, enabled=False):
+            return as_logits(net(in_its_format(net, images)))
+    except RuntimeError as error:
+        spec, channels = spec_of(net), images.shape[1]
+        if spec.channels in (None, channels):
+            raise
+        raise CourseError(
+            f"{spec.name} was built for images with channels={spec.channels}, but these images have {channels}: pass "
+            f"other images, or build and train a net with channels={channels}."
+        ) from error

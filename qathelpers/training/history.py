@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -10,7 +11,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from ..common.errors import CourseError
-from ..common.files import write_atomically
+from ..common.files import check_readable, format_of, unreadable, write_atomically
 
 ROW = np.dtype(
     [
@@ -103,7 +104,7 @@ class History:
             with open(temporary, "wb") as file:  # given a path, np.save would append .npy to its name
                 np.save(file, self.rows, allow_pickle=False)
 
-        if not path.with_suffix(".json").exists():  # a kill between the two would leave rows without a config
+        if not os.path.exists(path.with_suffix(".json")):  # a kill between the two would leave rows without a config
             write_config(0)
         write_atomically(path, write_rows)
         write_config(len(self))
@@ -113,18 +114,27 @@ class History:
     def load(cls, path: str | Path) -> "History":
         """Read what `save` wrote.
 
+        Args:
+            path: The .npy file.
+
         Raises:
+            Unreadable: If a file exists but cannot be read now.
             CourseError: If a file is missing, damaged, or not a history.
         """
         path = Path(path)
-        rows = _read(
-            path, lambda file: np.lib.format.read_array(file, allow_pickle=False)
-        )  # np.load accepts archives, too
-        config = _read(path.with_suffix(".json"), json.load)
+        # np.load would accept archives, too.
+        rows = _read(path, lambda file: np.lib.format.read_array(file, allow_pickle=False))
         if rows.dtype != ROW or rows.ndim != 1:
-            raise CourseError(f"{path} is not a history of this course: it needs the columns {', '.join(ROW.names)}.")
+            raise CourseError(
+                f"{path} is a NumPy array of another program, not a history of the course, which has the columns "
+                f"{', '.join(ROW.names)}: move it to another folder, or name another file."
+            )
+        config = _read(path.with_suffix(".json"), json.load)
         if not isinstance(config, dict) or not isinstance(config.get("name"), str):
-            raise CourseError(f"{path.with_suffix('.json')} is not the config of a run: it does not name a net.")
+            raise CourseError(
+                f"{path.with_suffix('.json')} is not the config of a run, because it does not name a net: replace it "
+                "with the right file, or train the net again."
+            )
         # If a process was killed between writing the two files, there is one row more than the config says.
         count, digest = config.pop("rows", None), config.pop("sha256", None)
         if digest and not (isinstance(count, int) and _digest(rows[:count]) == digest):
@@ -135,14 +145,39 @@ class History:
         return cls(config, rows)
 
 
+def same_evaluation(histories: Sequence[History]) -> tuple[str, list[float]]:
+    """Return a precision in which all runs were evaluated, and the test accuracy of each run in it: fp32 if possible.
+
+    Older runs, whose weights were not kept, have a test accuracy in bf16 only. If there is no precision that all runs
+    have in common, return the names of all precisions, and the `test_acc` of each run.
+    """
+    accuracies = []
+    for history in histories:
+        own = {history.config.get("evaluation", history.evaluation): float(history["test_acc"][-1])}
+        accuracies.append(own | {history.evaluation: history.test_acc})
+    for precision in ("fp32", "bf16"):
+        if all(precision in accuracy for accuracy in accuracies):
+            return precision, [accuracy[precision] for accuracy in accuracies]
+    names = sorted({history.evaluation for history in histories})
+    return " and ".join(names), [history.test_acc for history in histories]
+
+
 def _read(path: Path, parse: Callable[[BinaryIO], Any]) -> Any:
+    wanted = f"a {path.suffix} file of a history"
+    check_readable(path, wanted, "train the net again, or name the .npy file of another history")
     try:
         with open(path, "rb") as file:
             return parse(file)
-    except FileNotFoundError as error:
-        raise CourseError(f"{path} is missing: train the net again, or name another history.") from error
+    except (OSError, MemoryError) as error:
+        raise unreadable(path, error) from error
     except Exception as error:  # a damaged file can raise almost anything
-        raise CourseError(f"{path} is damaged ({error}): delete it and train the net again.") from error
+        kind = format_of(path)
+        is_other = kind and path.suffix not in kind  # the format has the name of its suffix in parentheses
+        problem = f"{kind}, not {wanted}" if is_other else f"damaged or from another program ({error})"
+        raise CourseError(
+            f"{path} is {problem}: name the .npy file of a history, or move this file to another folder and train the "
+            "net again."
+        ) from error
 
 
 def _digest(rows: np.ndarray) -> str:

@@ -4,7 +4,8 @@ import functools
 import itertools
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -20,7 +21,7 @@ from ..data.dataset import Dataset
 from ..nets import weights
 from ..nets.recipe import Recipe
 from .checks import check_training
-from .evaluation import as_logits, evaluate, mean_loss_and_accuracy
+from .evaluation import as_logits, evaluate, in_its_format, is_of_the_course, mean_loss_and_accuracy
 from .history import History
 from .optimizers import make_optimizers, set_learning_rates
 from .run import Run
@@ -52,7 +53,7 @@ def fit(
         dataset: The net is trained on its training images and evaluated on its test images.
         epochs: Number of passes over the training images.
         recipe: How to train; by default the net's own recipe.
-        seed: Determines the order and the augmentation of the images.
+        seed: Determines the order and the augmentation of the images, and what dropout draws.
         device: Where to train; by default the fastest device.
         folder: Where to save history (`<name>.npy` and `.json`), weights (`<name>.safetensors`) and, after each epoch,
             a resume file. To continue an interrupted training, repeat the call. On a CPU, the result is then bit for
@@ -102,8 +103,9 @@ def train(
             for epoch in range(len(history), epochs):
                 start = time.perf_counter()
                 side = progressive_side(epoch / growing, full) if growing else full
-                train_loss, train_acc = train_epoch(net, train_batches, run, epoch, side, optimizers, on_batch)
-                recalibrate_batchnorm(net, train_batches, epoch, side)
+                with _seeded(run, epoch):
+                    train_loss, train_acc = train_epoch(net, train_batches, run, epoch, side, optimizers, on_batch)
+                    recalibrate_batchnorm(net, train_batches, epoch, side)
                 test_loss, test_acc = evaluate(net, test_batches, side)
                 seconds = time.perf_counter() - start
                 history.append(epoch + 1, train_loss, train_acc, test_loss, test_acc, seconds)
@@ -161,7 +163,7 @@ def train_step(
 ) -> torch.Tensor:
     """Update the net with one batch; return the logits (n, classes) for this batch from before the update."""
     with hardware.autocast(images.device):
-        logits = as_logits(net(images))
+        logits = as_logits(net(in_its_format(net, images)))
     loss = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
     (loss * distributed.shard_weight(len(labels), loss.device)).backward()
     distributed.all_reduce_gradients(net)
@@ -177,15 +179,29 @@ def recalibrate_batchnorm(net: nn.Module, batches: Batches, epoch: int, side: in
     Running averages lag behind weights that change fast: once many signs have flipped, the averages no longer describe
     the net. Computing them anew takes 3 % of the time of an epoch and gains one point of accuracy for binary nets.
     """
-    update_bn(itertools.islice(batches.epoch(epoch, side), BATCHNORM_BATCHES), net)
+    first = itertools.islice(batches.epoch(epoch, side), BATCHNORM_BATCHES)
+    update_bn((in_its_format(net, images) for images, _ in first), net)
+
+
+@contextmanager
+def _seeded(run: Run, epoch: int) -> Iterator[None]:
+    """Seed what draws random numbers inside a net, such as dropout, so that a resumed training draws the same ones."""
+    devices = [run.device] if run.device.type == "cuda" else []
+    with torch.random.fork_rng(devices):  # the random numbers of the reader's own code stay as they are
+        torch.manual_seed((run.config["seed"] * 1_000_003 + epoch) * 1009 + distributed.rank())
+        yield
 
 
 def _start(run: Run, net: nn.Module, log: Callable[[str], None]) -> tuple[History, list[torch.optim.Optimizer]]:
     """Return the history and the optimizers of a new or resumed training; move the net to its device."""
     resumed = run.read_resume(net)
     if resumed:
-        net.load_state_dict(resumed.net)  # before the move: Brevitas creates new parameters on the CPU when it loads
-    hardware.move(net, run.device)
+        # Before the move, because Brevitas creates new parameters on the CPU when it loads.
+        weights.load_training_state(net, resumed.net)
+    if is_of_the_course(net):
+        hardware.move(net, run.device)
+    else:
+        net.to(run.device)
     distributed.convert_sync_batchnorm(net)
     optimizers, history = make_optimizers(net, run.recipe), History(run.config)
     if resumed:

@@ -1,6 +1,8 @@
 """`Run`: one training, what defines it, and its files on disk."""
 
+import errno
 import hashlib
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +17,7 @@ from torch import nn
 
 from ..common import distributed, hardware, settings
 from ..common.errors import MAX_SEED, CourseError, check_whole
-from ..common.files import check_writable, remove_leftovers
+from ..common.files import Unreadable, check_replaceable, check_writable, not_written, remove_leftovers
 from ..data.dataset import Dataset
 from ..nets import packing, weights
 from ..nets.architectures import spec_of
@@ -23,6 +25,7 @@ from ..nets.identity import structure_digest
 from ..nets.recipe import Recipe
 from . import checkpoint
 from .history import ROW, History
+from .optimizers import make_optimizers
 
 # Valid file names on every operating system, without path separators.
 FILE_NAME = re.compile(r"\w[\w .+-]{0,79}")
@@ -41,6 +44,8 @@ CIRCUMSTANCES = {
     "test_loss",
     "test_acc",
 }
+
+NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}  # what network file systems without locks answer
 
 EXPECTED = {"net": "a torch.nn.Module", "dataset": "what `data.load` returns", "recipe": "a `Recipe`, or None"}
 
@@ -61,12 +66,30 @@ class Resume:
 
     rows: np.ndarray
     net: checkpoint.Tensors
-    optimizers: list[dict[int, checkpoint.Tensors]]
+    optimizers: dict[int, dict[int, checkpoint.Tensors]]
 
     def restore(self, optimizers: list[torch.optim.Optimizer]) -> None:
         """Load the saved state into freshly made `optimizers`."""
-        for optimizer, state in zip(optimizers, self.optimizers, strict=True):
+        for number, optimizer in enumerate(optimizers):
+            state = self.optimizers.get(number, {})  # without gradients, an optimizer has no state
             optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+    def misfits(self, optimizers: list[torch.optim.Optimizer], names: list[str] | None) -> str:
+        """Return in which way the saved state does not fit `optimizers`; return an empty string if it fits.
+
+        Args:
+            optimizers: Freshly made ones.
+            names: The classes of the saved optimizers; None if the file does not name them.
+        """
+        own, numbers = _class_names(optimizers), range(len(optimizers))
+        if (names is None and set(self.optimizers) != set(numbers)) or names not in (None, own):
+            return f"its optimizers are not {' and '.join(own)}"
+        for number, optimizer in enumerate(optimizers):
+            expected = _layout(_after_one_step(optimizer))
+            for index, state in _layout(self.optimizers.get(number, {})).items():
+                if state != expected.get(index):
+                    return f"the state of {own[number]} for parameter {index} is laid out otherwise"
+        return ""
 
 
 @dataclass
@@ -120,15 +143,18 @@ class Run:
         check_whole("seed", seed, 0, MAX_SEED)
         dataset.check()
         spec, device = spec_of(net), hardware.find_device(device)
+        channels, _, image_size = dataset.train_images.shape[1:]
         config = {
             "name": spec.name,
             "arch": spec.arch,
             "bits": spec.bits,
             "weights": sum(parameter.numel() for parameter in net.parameters()),
-            "kB": _packed_size(net),
+            "kB": round(packing.kilobytes(net), 1),
             "init_seed": spec.seed,
             "classes": spec.classes,
-            "image_size": dataset.train_images.shape[-1],
+            "image_size": image_size,
+            # Configs of RGB images have no such key, because those of older runs have none.
+            **({} if channels == 3 else {"channels": channels}),
             "net_sha256": structure_digest(net),
             "data": dataset.name,
             "data_sha256": _data_digest(dataset),
@@ -206,7 +232,11 @@ class Run:
             yield
             return
         check_writable(self.folder)
-        lock = FileLock(self.folder / f".{self.name}.lock")
+        paths = (self.history_path, self.history_path.with_suffix(".json"), self.weights_path, self.resume_path)
+        for path in paths:
+            check_replaceable(path)
+        # The other users of a shared folder have to be able to open the lock, too; it is an empty file.
+        lock = FileLock(self.folder / f".{self.name}.lock", mode=0o666)
         try:
             lock.acquire(timeout=0)
         except Timeout as error:
@@ -216,24 +246,28 @@ class Run:
             ) from error
         except NotImplementedError:  # a network file system without locks
             pass
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise not_written(Path(lock.lock_file), error) from error
         try:
-            for path in (
-                self.history_path,
-                self.history_path.with_suffix(".json"),
-                self.weights_path,
-                self.resume_path,
-            ):
+            for path in paths:
                 remove_leftovers(path)
             yield
         finally:
             lock.release()
 
     def finished(self) -> History | None:
-        """Return the history if exactly this run is already finished, else None; print why files cannot be used."""
-        if not self.folder or not self.history_path.exists() or not self.weights_path.exists():
+        """Return the history if exactly this run is already finished, else None; print why files cannot be used.
+
+        Raises:
+            Unreadable: If the files exist but cannot be read now: a training would replace them.
+        """
+        if not self.folder or not os.path.exists(self.history_path) or not os.path.exists(self.weights_path):
             return None
         try:
             history, weights_config = History.load(self.history_path), checkpoint.read_config(self.weights_path)
+        except Unreadable:
+            raise
         except CourseError as error:
             print(error)
             return None
@@ -251,23 +285,33 @@ class Run:
         return checkpoint.load(self.weights_path, net)
 
     def read_resume(self, net: nn.Module) -> Resume | None:
-        """Return the state in which the training of `net` was interrupted, or None; print why it cannot be used."""
-        if not self.folder or not self.resume_path.exists():
+        """Return the state in which the training of `net` was interrupted, or None; print why it cannot be used.
+
+        Raises:
+            Unreadable: If the file exists but cannot be read now: a training would replace it.
+        """
+        if not self.folder or not os.path.exists(self.resume_path):
             return None
         try:
             tensors, header = checkpoint.read(self.resume_path)
             config = header["config"]
             resume = _unflatten(tensors, np.array([tuple(row) for row in header["rows"]], ROW))
-        except (CourseError, KeyError, ValueError, TypeError) as error:
+        except Unreadable:
+            raise
+        except (CourseError, KeyError, ValueError, TypeError, OverflowError) as error:
             print(f"{self.resume_path} cannot be used, so the training starts again ({error}).")
             return None
         changed = ", ".join(differences(config, self.config))
         if changed:
             print(f"{self.resume_path} is from a training with other settings ({changed}); this one starts again.")
             return None
-        problem = checkpoint.misfits(weights.initialize_scales(net), resume.net)
+        problem = checkpoint.misfits(net, resume.net, weights.training_state(weights.initialize_scales(net)))
         if problem:
             print(f"{self.resume_path} is from a net with other layers ({problem}); this training starts again.")
+            return None
+        problem = resume.misfits(make_optimizers(net, self.recipe), header.get("optimizers"))
+        if problem:
+            print(f"{self.resume_path} is from another version of the course ({problem}); this training starts again.")
             return None
         return resume
 
@@ -275,11 +319,12 @@ class Run:
         """Save the state of the training after an epoch, so that it can be resumed; save the history, too."""
         if not self._writes:
             return
-        tensors = {f"net.{key}": tensor for key, tensor in net.state_dict().items()}
+        tensors = {f"net.{key}": tensor for key, tensor in weights.training_state(net).items()}
         for number, optimizer in enumerate(optimizers):
             for index, state in optimizer.state_dict()["state"].items():
                 tensors |= {f"optimizer.{number}.{index}.{key}": tensor for key, tensor in state.items()}
-        checkpoint.write(self.resume_path, tensors, {"config": self.config, "rows": history.rows.tolist()})
+        header = {"config": self.config, "rows": history.rows.tolist(), "optimizers": _class_names(optimizers)}
+        checkpoint.write(self.resume_path, tensors, header)
         history.save(self.history_path)
 
     def finish(self, history: History, net: nn.Module) -> None:
@@ -293,8 +338,12 @@ class Run:
 
     def forget(self) -> None:
         """Remove the resume file, so that the next training starts from the first epoch."""
-        if self.folder:
+        if not self.folder:
+            return
+        try:
             self.resume_path.unlink(missing_ok=True)
+        except OSError as error:
+            raise not_written(self.resume_path, error) from error
 
     @property
     def _writes(self) -> bool:
@@ -311,13 +360,6 @@ def _data_digest(dataset: Dataset) -> str:
     return sha.hexdigest()
 
 
-def _packed_size(net: nn.Module) -> float | None:
-    try:
-        return round(packing.kilobytes(net), 1)
-    except ValueError:  # weights are NaN or infinite; the training will say so
-        return None
-
-
 def _unflatten(tensors: checkpoint.Tensors, rows: np.ndarray) -> Resume:
     net = {key.removeprefix("net."): tensor for key, tensor in tensors.items() if key.startswith("net.")}
     optimizers: dict[int, dict] = {}
@@ -325,4 +367,26 @@ def _unflatten(tensors: checkpoint.Tensors, rows: np.ndarray) -> Resume:
         if key.startswith("optimizer."):
             _, number, index, name = key.split(".")
             optimizers.setdefault(int(number), {}).setdefault(int(index), {})[name] = tensor
-    return Resume(rows, net, [optimizers[number] for number in sorted(optimizers)])
+    return Resume(rows, net, optimizers)
+
+
+def _class_names(optimizers: list[torch.optim.Optimizer]) -> list[str]:
+    return [type(optimizer).__name__ for optimizer in optimizers]
+
+
+def _after_one_step(optimizer: torch.optim.Optimizer) -> dict[int, checkpoint.Tensors]:
+    """Return the state of an optimizer like `optimizer` after one step; `optimizer` itself does not change."""
+    groups = []
+    for group in optimizer.param_groups:
+        stand_ins = [nn.Parameter(torch.zeros_like(p), requires_grad=p.requires_grad) for p in group["params"]]
+        groups.append(group | {"params": stand_ins})
+        for stand_in in stand_ins:
+            stand_in.grad = torch.zeros_like(stand_in) if stand_in.requires_grad else None
+    other = type(optimizer)(groups)
+    other.step()
+    return other.state_dict()["state"]
+
+
+def _layout(state: dict[int, checkpoint.Tensors]) -> dict[int, dict[str, torch.Size]]:
+    """Return the shapes of an optimizer's state, by parameter and name."""
+    return {index: {key: tensor.shape for key, tensor in entry.items()} for index, entry in state.items()}

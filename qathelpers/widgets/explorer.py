@@ -11,7 +11,9 @@ from PIL import Image
 from torch import nn
 
 from ..analysis import plots
+from ..common.errors import CourseError
 from ..nets import weights
+from ..nets.architectures import spec_of
 from ..results.recorded import recorded_net
 
 REACH = 4  # the plots show the weights from -4 to 4 scales
@@ -78,17 +80,30 @@ class QuantizerExplorer(ipw.VBox):
         net: The net whose layers are offered; by default the recorded float net.
 
     Raises:
-        CourseError: If `net` is not given and there is no recorded net.
+        CourseError: If `net` has no convolution or linear layer, or has weights that are NaN or infinite. If `net` is
+            not given and there is no recorded net.
+        ValueError: If `net` is something else.
     """
 
     def __init__(self, net: nn.Module | None = None):
         """Create the widget for the layers of `net`."""
-        net = net or recorded_net("PytorchNN")
+        if net is None:
+            net = recorded_net("PytorchNN")
+        if not isinstance(net, nn.Module):
+            raise ValueError(f"net is a {type(net).__name__}: pass one net")
         self._weights = {
             name: weights.latent(module)
             for name, module in net.named_modules()
             if isinstance(module, nn.Conv2d | nn.Linear)
         }
+        for name, weight in self._weights.items():
+            if not weight.isfinite().all():
+                raise CourseError(f"The weights of {name} are NaN or infinite: train the net again.")
+        if not self._weights:
+            raise CourseError(
+                f"{spec_of(net).name} has no layer to show: pass a net with a Conv2d or a Linear layer (or one of "
+                "Brevitas' classes of these)."
+            )
         self.layer = ipw.Dropdown(options=list(self._weights), description="layer")
         self.bits = ipw.IntSlider(value=2, min=1, max=8, description="bits")
         self.base = ipw.Dropdown(options=["mean", "largest"], description="scale from")

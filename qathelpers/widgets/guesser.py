@@ -34,23 +34,20 @@ class PictureGuesser(ipw.VBox):
             empty dict, the images are shown without predictions.
 
     Raises:
-        CourseError: If the data set is not valid (see `Dataset.check`), a net has fewer outputs than there are classes,
-            a recorded net is missing, or `nets` is not given for other images than those of the course.
-        ValueError: If `nets` is something else.
+        CourseError: If the data set is not valid (see `Dataset.check`), a net cannot process its images, a net has
+            fewer outputs than there are classes or gives NaN, a recorded net is missing, or `nets` is not given for
+            other images than those of the course.
+        ValueError: If an argument has the wrong type, or if two nets have the same name.
     """
 
     def __init__(self, dataset: Dataset, nets: dict[str, nn.Module] | nn.Module | None = None):
         """Create the widget; every net classifies all test images once."""
+        if not isinstance(dataset, Dataset):
+            raise ValueError(f"dataset is a {type(dataset).__name__}: pass what `data.load` returns")
         dataset.check()
         self.dataset = dataset
         self.nets = _by_name(nets, dataset)
-        self._logits = {name: predict(net, dataset.test_images) for name, net in self.nets.items()}
-        for name, logits in self._logits.items():
-            if logits.ndim != 2 or logits.shape[1] < len(dataset.classes):
-                raise CourseError(
-                    f"The net {name} has outputs of shape {tuple(logits.shape[1:])}, but {dataset.name} has "
-                    f"{len(dataset.classes)} classes: pass a net that was trained on this data set."
-                )
+        self._logits = {name: _predict(name, net, dataset) for name, net in self.nets.items()}
         first, *others = [logits.argmax(1) for logits in self._logits.values()] or [dataset.test_labels]
         differences = [other != first for other in others]
         self.disagreeing = torch.stack(differences).any(0).nonzero().flatten().tolist() if differences else []
@@ -97,9 +94,9 @@ class PictureGuesser(ipw.VBox):
         if not value:
             return
         name, content = uploaded_file(value)
-        side = self.dataset.test_images.shape[-1]
+        channels, _, side = self.dataset.test_images.shape[1:]
         try:
-            image = read_picture(content, side, name=name)
+            image = read_picture(content, side, name=name, channels=channels)
         except CourseError as error:
             # The answers for the image before must not be taken for those for this file.
             self.predictions, self.answer.value, self.image.layout.visibility = {}, "", "hidden"
@@ -131,9 +128,9 @@ def uploaded_file(value: dict | tuple) -> tuple[str, bytes]:
 
 
 def enlarged(image: torch.Tensor) -> bytes:
-    """Return a uint8 image (3, h, h), enlarged so that its pixels are visible, as the content of a .png file."""
+    """Return a uint8 image (3, h, h) or (1, h, h), with visible pixels, as the content of a .png file."""
     file = io.BytesIO()
-    picture = Image.fromarray(image.permute(1, 2, 0).numpy())
+    picture = Image.fromarray(image.permute(1, 2, 0).numpy() if len(image) == 3 else image[0].numpy())
     picture.resize((SIDE, SIDE), Image.Resampling.NEAREST).save(file, "png")
     return file.getvalue()
 
@@ -148,9 +145,42 @@ def _by_name(nets: dict[str, nn.Module] | nn.Module | None, dataset: Dataset) ->
         return {name: recorded_net(name) for name in RECORDED}
     if isinstance(nets, nn.Module):
         return {spec_of(nets).name: nets}
-    if not isinstance(nets, dict) or not all(isinstance(net, nn.Module) for net in nets.values()):
+    if not isinstance(nets, dict):
         raise ValueError(f"nets must be a dict of nets by name, or one net; got {type(nets).__name__}")
-    return {str(name): net for name, net in nets.items()}
+    for name, net in nets.items():
+        if not isinstance(net, nn.Module):
+            raise ValueError(
+                f"nets must be a dict of nets by name; {name!r} is a {type(net).__name__}: build and train the net, or "
+                "load it with checkpoint.load"
+            )
+    named = {str(name): net for name, net in nets.items()}
+    if len(named) < len(nets):
+        raise ValueError("two of the nets have the same name: give each a name of its own")
+    return named
+
+
+def _predict(name: str, net: nn.Module, dataset: Dataset) -> torch.Tensor:
+    """Return the logits (n, outputs) of `net` for all test images, after a check that they can be shown."""
+    channels, side, _ = dataset.test_images.shape[1:]
+    try:
+        logits = predict(net, dataset.test_images)
+    except CourseError:
+        raise
+    except Exception as error:  # a net of your own can raise anything
+        raise CourseError(
+            f"The net {name} cannot process images of {channels} x {side} x {side} (channels x height x width): pass a "
+            f"net that was trained on {dataset.name} ({type(error).__name__}: {error})."
+        ) from error
+    if logits.ndim != 2 or logits.shape[1] < len(dataset.classes):
+        raise CourseError(
+            f"The net {name} has outputs of shape {tuple(logits.shape[1:])}, but {dataset.name} has "
+            f"{len(dataset.classes)} classes: pass a net that was trained on this data set."
+        )
+    if not logits.isfinite().all():
+        raise CourseError(
+            f"The net {name} gives NaN or infinite logits: look for NaN in its weights, and train it again."
+        )
+    return logits
 
 
 def _bars(name: str, classes: list[str], probabilities: list[float]) -> str:

@@ -4,6 +4,7 @@ import html
 import threading
 import time
 from dataclasses import replace
+from numbers import Real
 from pathlib import Path
 
 import ipywidgets as ipw
@@ -12,7 +13,7 @@ from torch import nn
 
 from .. import nets
 from ..analysis import plots
-from ..common.errors import MAX_SEED, CourseError
+from ..common.errors import MAX_SEED, CourseError, check_whole
 from ..data.dataset import Dataset
 from ..nets import weights
 from ..results.runs import build_for, run_folder
@@ -31,22 +32,41 @@ class TrainingPanel(ipw.VBox):
     The training runs in a thread of its own, so the notebook stays usable. `net` and `history` are the net and its
     history so far, for use in the next cell. The run is saved in `folder`.
 
+    The panel offers what is in `SCHEMES` and `ARCHITECTURES` when it is created, including entries of your own.
+
     Args:
         dataset: The data set to train on.
-        name: Scheme of the net that is selected at first.
-        arch: Architecture that is selected at first.
+        name: The net that is selected at first: the name of a scheme, or a `Scheme` of your own.
+        arch: Name of the architecture that is selected at first, such as "convnet" or "convnet-x0.5".
         epochs: Number of epochs that is entered at first.
         share: Share of the images that is selected at first, from 0.01 to 1.
+
+    Raises:
+        CourseError: If the data set is not valid (see `Dataset.check`), or if there is no such scheme or architecture.
+        ValueError: If an argument has the wrong type or is out of range.
     """
 
     def __init__(
-        self, dataset: Dataset, name: str = "TernaryNN", arch: str = "convnet", epochs: int = 3, share: float = 1.0
+        self,
+        dataset: Dataset,
+        name: str | nets.Scheme = "TernaryNN",
+        arch: str = "convnet",
+        epochs: int = 3,
+        share: float = 1.0,
     ):
         """Create the panel; nothing is trained before Train is pressed."""
+        if not isinstance(dataset, Dataset):
+            raise ValueError(f"dataset is a {type(dataset).__name__}: pass what `data.load` returns")
+        dataset.check()
+        check_whole("epochs", epochs, 1, MAX_EPOCHS)
+        if not isinstance(share, Real) or not 0.01 <= share <= 1:
+            raise ValueError(f"share must be a number from 0.01 to 1; got {share!r}")
         self.dataset, self.history, self.net = dataset, None, None
         self._stop_requested, self._thread, self._last_update = threading.Event(), None, 0.0
-        self.name = ipw.Dropdown(options=_scheme_names(), value=name, description="net")
-        self.arch = ipw.Dropdown(options=list(nets.ARCHITECTURES), value=arch, description="architecture")
+        self._schemes, selected = _schemes_with(name)
+        archs = _archs_with(arch)
+        self.name = ipw.Dropdown(options=list(self._schemes), value=selected, description="net")
+        self.arch = ipw.Dropdown(options=archs, value=arch, description="architecture")
         self.epochs = ipw.IntText(value=epochs, description="epochs")
         self.batch_size = ipw.Dropdown(options=[64, 128, 256, 512, 1024], value=256, description="batch size")
         self.share = ipw.FloatSlider(share, min=0.01, max=1, step=0.01, readout_format=".0%", description="data used")
@@ -129,7 +149,7 @@ class TrainingPanel(ipw.VBox):
         seed, share = self.seed.value, self.share.value
         counts = (len(self.dataset.train_labels), len(self.dataset.test_labels))
         dataset = self.dataset.take(*(max(1, round(share * count)) for count in counts))
-        net = build_for(dataset, self.name.value, self.arch.value, seed)
+        net = build_for(dataset, self._schemes[self.name.value], self.arch.value, seed)
         recipe = replace(net.spec.recipe, batch_size=self.batch_size.value)
         run = Run.plan(net, dataset, self.epochs.value, recipe=recipe, seed=seed, folder=self.folder)
         if not resume:
@@ -195,8 +215,40 @@ def levels_table(net: nn.Module) -> str:
         )
 
 
-def _scheme_names() -> list[str]:
-    return [name for name in nets.SCHEMES if not name.endswith(nets.FIRST_LAST_SUFFIX)]
+def _schemes_with(chosen: str | nets.Scheme) -> tuple[dict[str, nets.Scheme], str]:
+    """Return the schemes to offer, by the name that is shown, and the name of `chosen`, which is one of them.
+
+    The variants with 8-bit first and last layers would double the list, so a variant is only offered if it is chosen.
+    """
+    for name, scheme in nets.SCHEMES.items():
+        if not isinstance(scheme, nets.Scheme):
+            raise CourseError(f"SCHEMES[{name!r}] is a {type(scheme).__name__}: register a Scheme.")
+    offered = {str(name): scheme for name, scheme in nets.SCHEMES.items() if not _is_variant(name)}
+    if isinstance(chosen, nets.Scheme):
+        if nets.SCHEMES.get(chosen.name, chosen) != chosen:
+            raise CourseError(f"The course already has a scheme {chosen.name}: give yours another name.")
+        return offered | {chosen.name: chosen}, chosen.name
+    if not isinstance(chosen, str) or chosen not in nets.SCHEMES:
+        raise CourseError(f"There is no net {chosen!r}: pass a Scheme, or choose one of {', '.join(offered)}.")
+    return offered | {chosen: nets.SCHEMES[chosen]}, chosen
+
+
+def _is_variant(name: str) -> bool:
+    return str(name).endswith(nets.FIRST_LAST_SUFFIX)
+
+
+def _archs_with(chosen: str) -> list[str]:
+    """Return the names of the architectures to offer, with `chosen`, which can be a wider or narrower one."""
+    for name, preset in nets.ARCHITECTURES.items():
+        if not isinstance(preset, nets.Architecture):
+            raise CourseError(
+                f"ARCHITECTURES[{name!r}] is a {type(preset).__name__}: register an Architecture, such as "
+                "Architecture(MyNet)."
+            )
+    if not isinstance(chosen, str):
+        raise CourseError(f"arch is a {type(chosen).__name__}: pass the name of an entry of ARCHITECTURES.")
+    nets.architecture(chosen)
+    return list(dict.fromkeys([*map(str, nets.ARCHITECTURES), chosen]))
 
 
 def _duration(seconds: float) -> str:
