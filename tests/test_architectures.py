@@ -7,7 +7,9 @@ import torch
 from torch import nn
 
 from qathelpers import nets
-from qathelpers.nets import weights
+from qathelpers.common.errors import CourseError
+from qathelpers.data import batches
+from qathelpers.nets import stem, weights
 
 
 @pytest.mark.parametrize("arch", nets.ARCHITECTURES)
@@ -91,3 +93,66 @@ def test_a_net_from_elsewhere_is_known_by_its_class():
     spec = nets.spec_of(nn.Sequential(nn.Flatten(), nn.Linear(3072, 10)))
     assert (spec.name, spec.arch, spec.bits, spec.seed) == ("Sequential", "Sequential", "unknown", None)
     assert spec.recipe.optimizer == "adam"  # which suits every net
+
+
+@pytest.mark.parametrize("arch", nets.ARCHITECTURES)
+@pytest.mark.parametrize("name", ["PytorchNN", "BinaryNN", "XnorNN", "Int4NN"])
+def test_nets_for_grey_images(name, arch):
+    net = nets.build(name, arch, classes=7, channels=1, image_size=28)
+    assert net(torch.randn(4, 1, 28, 28)).shape == (4, 7)
+    assert net.spec.channels == 1 and net.spec.image == (1, 28, 28)
+    assert nets.build(name, arch).spec.image == (3, 32, 32)
+
+
+def test_nets_take_the_numbers_of_channels_that_images_can_have():
+    assert set(batches.CHANNELS) == set(stem.COLOURS)
+
+
+@pytest.mark.parametrize("arch", nets.ARCHITECTURES)
+@pytest.mark.parametrize("channels", [0, 2, 4, 1.5, "grey", None, [3]], ids=str)
+def test_other_numbers_of_channels_are_refused(arch, channels):
+    with pytest.raises(ValueError) as caught:
+        nets.build("BinaryNN", arch, channels=channels)
+    assert "channels" in str(caught.value) and repr(channels) in str(caught.value)
+
+
+class Plain(nn.Sequential):
+    """An architecture for RGB images only."""
+
+    def __init__(self, scheme):
+        super().__init__(scheme.conv(3, 10, 5))
+
+
+class Wide(nn.Sequential):
+    """An architecture whose option `channels` is the number of channels of a layer."""
+
+    def __init__(self, scheme, channels=16):
+        super().__init__(scheme.conv(3, channels, 5))
+
+
+class Required(nn.Sequential):
+    def __init__(self, scheme, channels):
+        super().__init__(scheme.conv(channels, 10, 5))
+
+
+class Grey(nn.Sequential):
+    def __init__(self, scheme, channels=1):
+        super().__init__(scheme.conv(channels, 10, 5))
+
+
+@pytest.mark.parametrize("kind", [Required, Grey])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_channels_are_handed_to_an_architecture_of_ones_own(monkeypatch, kind, channels):
+    monkeypatch.setitem(nets.ARCHITECTURES, "mine", nets.Architecture(kind))
+    net = nets.build("BinaryNN", "mine", channels=channels)
+    assert net[0].in_channels == net.spec.channels == channels
+
+
+@pytest.mark.parametrize(
+    ("architecture", "outputs"), [(nets.Architecture(Plain), 10), (nets.Architecture(Wide, {"channels": 24}), 24)]
+)
+def test_an_architecture_of_ones_own_without_such_an_option_is_for_rgb_images(monkeypatch, architecture, outputs):
+    monkeypatch.setitem(nets.ARCHITECTURES, "mine", architecture)
+    assert nets.build("BinaryNN", "mine")[0].out_channels == outputs
+    with pytest.raises(CourseError, match=rf"{architecture.net.__name__}.*channels"):
+        nets.build("BinaryNN", "mine", channels=1)

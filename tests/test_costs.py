@@ -224,3 +224,16 @@ def test_macs_are_the_multiplications_of_the_convolution(groups, kernel, stride,
         layer.padding = (0, 0)
         padded = nn.functional.pad(torch.ones(1, 6, 8, 7), [padding] * 4, value=1.0)
         assert macs == layer(padded).sum()
+
+
+@pytest.mark.parametrize("name", ["PytorchNN", "XnorNN"])
+def test_costs_are_counted_for_the_images_that_the_net_was_built_for(name):
+    grey = nets.build(name, "lenet", image_size=28, channels=1)
+    first = costs.layers(grey).iloc[0]
+    assert first["weights"] == 6 * 1 * 5 * 5 and first["MACs"] == first["weights"] * 24 * 24
+    colour = nets.build(name, "lenet", image_size=28)
+    assert costs.layers(colour).iloc[0]["MACs"] == 3 * first["MACs"]
+    stem = costs.layers(nets.build(name, "convnet", image_size=28, channels=1)).iloc[0]
+    assert stem["MACs"] == 10 * 4 * 4 * 14 * 14
+    table = costs.summary([grey, colour, nets.build(name, "lenet")])
+    assert table["million MACs"].is_monotonic_increasing and table["million MACs"].is_unique

@@ -11,12 +11,11 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from ..common.errors import CourseError
-from ..nets import packing, weights
+from ..nets import packing
 from ..nets.architectures import spec_of
-from ..nets.quantizers import bits_of
+from ..nets.quantizers import FLOAT_BITS, bits_per_value
 from ..nets.stem import DCTStem
 
-FLOAT_BITS = 32
 IMAGE_BITS = 8  # per colour channel of a pixel
 FILTER_BITS = 4  # the fixed filters of the stem are integers from -4 to 4
 COLUMNS = ["weights", "MACs", "W", "A", "bytes", "BOPs"]
@@ -43,7 +42,7 @@ SCALE = {
 
 
 @torch.no_grad()
-def layers(net: nn.Module, image: tuple[int, ...] = (3, 32, 32)) -> pd.DataFrame:
+def layers(net: nn.Module, image: tuple[int, ...] | None = None) -> pd.DataFrame:
     """Count what each layer of `net` costs for one image.
 
     The inputs of a layer have the bits of the quantizer from which they come: the layer's own `input_quant`, or an
@@ -52,7 +51,7 @@ def layers(net: nn.Module, image: tuple[int, ...] = (3, 32, 32)) -> pd.DataFrame
 
     Args:
         net: Any net of convolutions (also transposed or grouped ones) and linear layers.
-        image: The shape of one image (channels, height, width).
+        image: The shape of one image (channels, height, width); by default what the net was built for.
 
     Returns:
         One row per convolution, linear layer and fixed stem, in the order of their first use, with these columns:
@@ -71,6 +70,7 @@ def layers(net: nn.Module, image: tuple[int, ...] = (3, 32, 32)) -> pd.DataFrame
     Reference:
         C. Baskin et al., UNIQ (arXiv 1804.10969), for the BOPs.
     """
+    image = image or spec_of(net).image
     rows: dict[nn.Module, dict] = {}
     names = {module: name for name, module in net.named_modules()}
 
@@ -116,14 +116,14 @@ def layers(net: nn.Module, image: tuple[int, ...] = (3, 32, 32)) -> pd.DataFrame
     return pd.DataFrame(list(table.values()), columns=COLUMNS, index=pd.Index(list(table), name="layer"))
 
 
-def summary(nets: list[nn.Module], image: tuple[int, ...] = (3, 32, 32)) -> pd.DataFrame:
+def summary(nets: list[nn.Module], image: tuple[int, ...] | None = None) -> pd.DataFrame:
     """Compare the costs of several nets: one row per net, with its packed size in kB, and millions of MACs and BOPs.
 
     MACs and BOPs are per image; 1 kB is 1000 bytes. If `layers` cannot count a part of a net, they are NaN.
 
     Args:
         nets: The nets.
-        image: The shape of one image (channels, height, width).
+        image: The shape of one image (channels, height, width); by default what each net was built for.
 
     Raises:
         CourseError: If a net does not accept images of this shape.
@@ -131,7 +131,7 @@ def summary(nets: list[nn.Module], image: tuple[int, ...] = (3, 32, 32)) -> pd.D
     rows = []
     for net in nets:
         table = layers(net, image)
-        row = {"net": spec_of(net).name, "kB": round(_kilobytes(net), 1)}
+        row = {"net": spec_of(net).name, "kB": round(packing.kilobytes(net), 1)}
         for unit in ("MACs", "BOPs"):
             row[f"million {unit}"] = round(table[unit].sum(skipna=False) / 1e6, 1)
         rows.append(row)
@@ -184,12 +184,7 @@ def _bits(tensor: torch.Tensor) -> int:
 def _enabled_bits(module: nn.Module, name: str) -> int | None:
     """Return the bits of the quantizer called `name`; None if the module has none or if it is switched off."""
     quantizer = getattr(module, name, None)
-    if not isinstance(quantizer, QuantProxyFromInjector) or not quantizer.is_quant_enabled:
-        return None
-    if (bits := bits_of(quantizer)) is not None:
-        return bits
-    widths = [getattr(quantizer, f"{part}_bit_width", lambda: None)() for part in ("exponent", "mantissa")]
-    return FLOAT_BITS if None in widths else 1 + sum(int(width) for width in widths)  # one bit is the sign
+    return bits_per_value(quantizer) if isinstance(quantizer, QuantProxyFromInjector) else None
 
 
 def _row(module: nn.Module) -> dict:
@@ -200,15 +195,9 @@ def _row(module: nn.Module) -> dict:
     row = {"weights": module.weight.numel(), "W": bits or FLOAT_BITS}
     if bits is None:
         return row | {"bytes": module.weight.nbytes}
-    if bits_of(module.weight_quant) is not None:
-        try:
-            packed, codebooks = packing.pack_net(nn.ModuleList([module]))
-        except (ValueError, CourseError):  # more levels than a byte can hold, or weights that are NaN or infinite
-            pass
-        else:
-            size = sum(packed[key].nbytes for key in ("0.weight", "0.weight.threshold") if key in packed)
-            return row | {"W": {2: 1, 3: 1.58}.get(codebooks["0"]["levels"], float(bits)), "bytes": size}
-    return row | {"bytes": -(-row["weights"] * bits // 8) + weights.scale(module).nbytes}
+    if (levels := packing.levels(module)) is not None:
+        row["W"] = {2: 1, 3: 1.58}.get(levels, float(bits))
+    return row | {"bytes": packing.weight_bytes(module)}
 
 
 def _macs(module: nn.Module, inputs: torch.Tensor, output: torch.Tensor) -> int:
@@ -240,12 +229,3 @@ def _not_counted(net: nn.Module, counted: dict[nn.Module, dict]) -> dict[str, di
             count, size = (sum(values) for values in zip(*((w.numel(), w.nbytes) for w in matrices), strict=True))
             rows[name or type(module).__name__] = {"weights": count, "W": FLOAT_BITS, "bytes": size}
     return rows
-
-
-def _kilobytes(net: nn.Module) -> float:
-    """Return the size of the packed net in kB; a layer that is used several times counts once."""
-    state = {id(tensor): tensor for tensor in net.state_dict(keep_vars=True).values()}
-    size = sum(tensor.nbytes for tensor in state.values())
-    for layer in weights.quantized_layers(net).values():
-        size += _row(layer)["bytes"] - layer.weight.nbytes
-    return size / 1000

@@ -14,8 +14,10 @@ from .convnet import ConvNet
 from .lenet import LeNet
 from .recipe import Recipe
 from .schemes import SCHEMES, Scheme
+from .stem import COLOURS, check_channels
 
 ADAM_LR = 0.002  # for nets for which no recipe was tuned
+RGB = 3  # channels
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,8 @@ class Architecture:
     """A preset: the class of a net, its options, and the recipe that suits it.
 
     Args:
-        net: Called with a `Scheme` and the options; returns a net.
+        net: Called with a `Scheme` and the options; returns a net. If it has the options `classes`, `image_size` or
+            `channels`, `build` sets them.
         options: Keyword arguments of `net`, such as `widths`.
         recipe: The recipe that trains nets of this architecture best.
     """
@@ -61,6 +64,13 @@ class NetSpec:
     recipe: Recipe
     classes: int | None = None
     image_size: int | None = None
+    channels: int | None = None
+
+    @property
+    def image(self) -> tuple[int, int, int]:
+        """The shape (channels, height, width) of the images that the net was built for; if unknown, CIFAR-10's."""
+        side = self.image_size or 32
+        return self.channels or RGB, side, side
 
     @property
     def name(self) -> str:
@@ -74,7 +84,13 @@ class NetSpec:
 
 
 def build(
-    name: str | Scheme, arch: str = "convnet", seed: int = 0, *, classes: int = 10, image_size: int = 32
+    name: str | Scheme,
+    arch: str = "convnet",
+    seed: int = 0,
+    *,
+    classes: int = 10,
+    image_size: int = 32,
+    channels: int = RGB,
 ) -> nn.Module:
     """Return a new net.
 
@@ -88,39 +104,64 @@ def build(
         seed: Seed of the initialization, a whole number of at least 0.
         classes: Number of classes.
         image_size: Height and width of the images in pixels. Only architectures with a fixed image size use it.
+        channels: Number of channels of the images, 3 (RGB) or 1 (grey).
 
     Returns:
         The net; its `NetSpec` is `net.spec`.
 
     Raises:
-        CourseError: If there is no such scheme or architecture (the message lists them).
-        ValueError: If the seed is not a whole number of at least 0.
+        CourseError: If there is no such scheme or architecture (the message lists them), or if an architecture of your
+            own lacks an option that it needs here.
+        ValueError: If a number is out of range.
     """
     check_whole("seed", seed, 0, MAX_SEED)
     check_whole("classes", classes, 2)
     check_whole("image_size", image_size, 1)
+    check_channels(channels)
     scheme = name if isinstance(name, Scheme) else _choose("net", name, SCHEMES)
     if scheme != SCHEMES.get(scheme.name, scheme):
         raise CourseError(f"The course already has a scheme {scheme.name}: give yours another name.")
     chosen = architecture(arch)
-    options = chosen.options | _sizes(chosen, classes, image_size)
+    options = chosen.options | _sizes(chosen, classes, image_size, channels)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         net = chosen.net(scheme, **options)
     recipe = replace(chosen.recipe, **scheme.recipe)
     if recipe.optimizer == "muon" and not weights.scales_follow_weights(net):
         recipe = replace(recipe, optimizer="adam", lr=ADAM_LR)
-    net.spec = NetSpec(scheme, arch, seed, recipe, classes, image_size)
+    net.spec = NetSpec(scheme, arch, seed, recipe, classes, image_size, channels)
     return net
 
 
-def _sizes(chosen: Architecture, classes: int, image_size: int) -> dict[str, int]:
-    """Return those of the two options that an architecture has; it must have `classes` unless there are ten."""
+def _sizes(chosen: Architecture, classes: int, image_size: int, channels: int) -> dict[str, int]:
+    """Return those of the three options that an architecture has; it must have `classes` unless there are ten.
+
+    It must have `channels` unless the images are RGB.
+    """
     accepted = inspect.signature(chosen.net).parameters
     if classes != 10 and "classes" not in accepted:
         raise CourseError(f"{chosen.net} has no option classes, so it cannot be built for {classes} classes: add it.")
     sizes = {"classes": classes, "image_size": image_size}
+    if _takes_channels(chosen):
+        sizes["channels"] = channels
+    elif channels != RGB:
+        raise CourseError(
+            f"{chosen.net} has no option channels with the default 3, so it cannot be built for images with {channels} "
+            "channel: add it."
+        )
     return {key: value for key, value in sizes.items() if key in accepted}
+
+
+def _takes_channels(chosen: Architecture) -> bool:
+    """Return whether the option `channels` of an architecture is the number of channels of the images.
+
+    If its value is neither 1 nor 3, it is something else, such as the number of channels of a layer.
+    """
+    parameter = inspect.signature(chosen.net).parameters.get("channels")
+    if parameter is None:
+        return False
+    value = chosen.options.get("channels", parameter.default)
+    return value is parameter.empty or value in tuple(COLOURS)
 
 
 def spec_of(net: nn.Module) -> NetSpec:

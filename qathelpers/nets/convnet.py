@@ -57,6 +57,7 @@ class ConvNet(nn.Module):
         stride: Stride of the stem in pixels.
         pools: Factor by which each block shrinks height and width.
         classes: Number of classes.
+        channels: Number of channels of the images, 3 (RGB) or 1 (grey).
     """
 
     def __init__(
@@ -67,9 +68,10 @@ class ConvNet(nn.Module):
         stride: int = 2,
         pools: Sequence[int] = (2, 2, 1),
         classes: int = 10,
+        channels: int = 3,
     ) -> None:
         super().__init__()
-        self.stem = scheme.stem(patch, stride)
+        self.stem = scheme.stem(patch, stride, channels)
         inputs = (self.stem[0].channels, *widths[:-1])
         self.blocks = nn.Sequential(*(Block(scheme, *sizes) for sizes in zip(inputs, widths, pools, strict=True)))
         self.head = nn.Sequential(
@@ -81,5 +83,5 @@ class ConvNet(nn.Module):
         )
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Return logits (n, classes) for normalized images (n, 3, 32, 32)."""
+        """Return logits (n, classes) for normalized images (n, channels, h, w)."""
         return self.head(self.blocks(self.stem(images)))

@@ -16,15 +16,16 @@ class LeNet(nn.Module):
         scheme: How weights and activations are quantized.
         classes: Number of classes.
         image_size: Height and width of the images in pixels, at least 16.
+        channels: Number of channels of the images, 3 (RGB) or 1 (grey).
     """
 
-    def __init__(self, scheme: Scheme, classes: int = 10, image_size: int = 32) -> None:
+    def __init__(self, scheme: Scheme, classes: int = 10, image_size: int = 32, channels: int = 3) -> None:
         super().__init__()
         side = ((image_size - 4) // 2 - 4) // 2  # after two convolutions and two poolings
         if side < 1:
             raise CourseError(f"image_size is {image_size}: LeNet needs images of at least 16 x 16 pixels.")
         self.features = nn.Sequential(
-            scheme.conv(3, 6, 5, first_or_last=True),
+            scheme.conv(channels, 6, 5, first_or_last=True),
             nn.MaxPool2d(2),
             nn.BatchNorm2d(6),
             scheme.act(),
@@ -46,5 +47,5 @@ class LeNet(nn.Module):
         )
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Return logits (n, classes) for normalized images (n, 3, image_size, image_size)."""
+        """Return logits (n, classes) for normalized images (n, channels, image_size, image_size)."""
         return self.classifier(self.features(images))

@@ -7,8 +7,9 @@ import torch
 from torch import nn
 
 from ..common.errors import CourseError, check_whole
-from . import weights
+from . import quantizers, weights
 
+MOST_LEVELS = 256  # of a number that a byte holds
 QUANTIZER = re.compile(r"\.\w+_quant\.")  # in the name of a tensor that belongs to a quantizer
 
 
@@ -83,10 +84,12 @@ def pack_net(net: nn.Module) -> tuple[dict[str, torch.Tensor], dict[str, dict]]:
     tensors, layers = dict(net.state_dict()), {}
     for name, layer in weights.quantized_layers(net).items():
         integers = weights.integers(layer)
-        levels = _codebook(integers)
-        tensors[f"{name}.weight"] = pack(integers, **levels)
-        tensors[f"{name}.weight.threshold"] = _threshold(layer)
-        layers[name] = {"shape": list(integers.shape), **levels}
+        codebook = _codebook(integers)
+        for other in _names(net, layer):  # of a layer that is used several times
+            tensors.pop(_key(other, "weight"))
+        tensors[_key(name, "weight")] = pack(integers, **codebook)
+        tensors[_key(name, "weight.threshold")] = _threshold(layer)
+        layers[name] = {"shape": list(integers.shape), **codebook}
     return tensors, layers
 
 
@@ -99,33 +102,66 @@ def as_bf16(net: nn.Module, tensors: dict[str, torch.Tensor]) -> dict[str, torch
     return tensors | {name: tensors[name].bfloat16() for name in floats}
 
 
+def levels(layer: nn.Module) -> int | None:
+    """Return the number of levels of a quantized layer's weights, from the lowest integer in use to the highest.
+
+    Returns:
+        At least 2; None if the weights cannot be packed: they have more than 256 levels or a floating-point format, or
+        some are NaN or infinite.
+    """
+    if quantizers.bits_of(layer.weight_quant) is None:
+        return None
+    try:
+        count = _codebook(weights.integers(layer))["levels"]
+    except ValueError:
+        return None
+    return count if count <= MOST_LEVELS else None
+
+
+@torch.no_grad()
+def weight_bytes(layer: nn.Module) -> int:
+    """Return the bytes of a quantized layer's packed weights and their scales.
+
+    Weights that cannot be packed (see `levels`) count as the bits of their quantizer.
+    """
+    count = layer.weight.numel()
+    if (number := levels(layer)) is not None:
+        return -(-count // per_byte(number)) + _threshold(layer).nbytes
+    return -(-count * quantizers.bits_per_value(layer.weight_quant) // 8) + weights.scale(layer).nbytes
+
+
 def kilobytes(net: nn.Module) -> float:
     """Return the size of `net` in kB (1000 bytes), with packed weights; scales and BatchNorms stay floats.
 
-    Raises:
-        ValueError: If weights are NaN or infinite.
+    Weights that cannot be packed (see `levels`) count as the bits of their quantizer. A layer that is used several
+    times counts once.
     """
-    return sum(tensor.nbytes for tensor in pack_net(net)[0].values()) / 1000
+    return sum(_packed_bytes(net).values()) / 1000
 
 
 def size_report(net: nn.Module) -> pd.DataFrame:
     """Return the bytes of each layer and their sum: in a float net, in an ordinary checkpoint, and packed.
 
     A checkpoint holds the latent weights, which are as large as those of a float net, and the quantizers' own tensors.
-
-    Raises:
-        ValueError: If weights are NaN or infinite.
+    The packed size is that of `kilobytes`.
     """
-    state, packed = net.state_dict(), pack_net(net)[0]
-    floats = {name: tensor for name, tensor in state.items() if not QUANTIZER.search(name)}
-    columns = {"float": floats, "checkpoint": state, "packed": packed}
-    report = pd.DataFrame({title: _bytes_per_layer(tensors) for title, tensors in columns.items()})
-    report = report.reindex(dict.fromkeys(map(_layer, state))).fillna(0).astype(int)
+    checkpoint = {name: tensor.nbytes for name, tensor in net.state_dict().items()}
+    floats = {name: size for name, size in checkpoint.items() if not QUANTIZER.search(name)}
+    columns = {"float": floats, "checkpoint": checkpoint, "packed": _packed_bytes(net)}
+    report = pd.DataFrame({title: pd.Series(sizes).groupby(_layer).sum() for title, sizes in columns.items()})
+    report = report.reindex(dict.fromkeys(map(_layer, checkpoint))).fillna(0).astype(int)
     return pd.concat([report, report.sum().rename("all").to_frame().T]).rename_axis("layer")
 
 
-def _bytes_per_layer(tensors: dict[str, torch.Tensor]) -> pd.Series:
-    return pd.Series({name: tensor.nbytes for name, tensor in tensors.items()}).groupby(_layer).sum()
+def _packed_bytes(net: nn.Module) -> dict[str, int]:
+    """Return the bytes of each tensor of the packed net; 0 for further names of the same tensor."""
+    sizes, seen = {}, set()
+    for name, tensor in net.state_dict(keep_vars=True).items():
+        sizes[name] = 0 if id(tensor) in seen else tensor.nbytes
+        seen.add(id(tensor))
+    for name, layer in weights.quantized_layers(net).items():
+        sizes[_key(name, "weight")] = weight_bytes(layer)
+    return sizes
 
 
 def _layer(name: str) -> str:
@@ -150,15 +186,18 @@ def unpack_net(net: nn.Module, tensors: dict[str, torch.Tensor], layers: dict[st
     for name, layer in weights.quantized_layers(net).items():
         if name not in layers:
             continue
-        threshold = state.pop(f"{name}.weight.threshold").to(layer.weight.device)
-        integers = unpack(state[f"{name}.weight"], **layers[name])
-        state[f"{name}.weight"] = integers.float()
+        names, key = _names(net, layer), _key(name, "weight")
+        threshold = state.pop(_key(name, "weight.threshold")).to(layer.weight.device)
+        integers = unpack(state[key], **layers[name])
+        state[key] = integers.float()
         if integers.shape == layer.weight.shape:
             layer.weight_quant = _with_constant_scale(layer, threshold)
-            state[f"{name}.weight"] *= weights.scale(layer)
-            own, prefix = layer.weight_quant.state_dict(), f"{name}.weight_quant."
-            for key in [key for key in state if key.startswith(prefix) and key.removeprefix(prefix) not in own]:
-                del state[key]  # of a learned scale, which the threshold has replaced
+            state[key] *= weights.scale(layer)
+            own = layer.weight_quant.state_dict()
+            for prefix in (_key(other, "weight_quant.") for other in names):
+                for old in [old for old in state if old.startswith(prefix) and old.removeprefix(prefix) not in own]:
+                    del state[old]  # of a learned scale, which the threshold has replaced
+        state |= {_key(other, "weight"): state[key] for other in names}
     return state
 
 
@@ -204,6 +243,16 @@ def _codebook(integers: torch.Tensor) -> dict[str, int]:
         "step": step,
         "levels": max((highest - lowest) // step + 1, 2),
     }  # at least 2, although a dead layer has only one level
+
+
+def _key(layer: str, tensor: str) -> str:
+    """Return the name of a layer's tensor in the state_dict; a net that is one layer has the name ""."""
+    return f"{layer}.{tensor}" if layer else tensor
+
+
+def _names(net: nn.Module, layer: nn.Module) -> list[str]:
+    """Return all names of a layer in `net`: it has several if the net uses it several times."""
+    return [name for name, module in net.named_modules(remove_duplicate=False) if module is layer]
 
 
 def _threshold(layer: nn.Module) -> torch.Tensor:

@@ -22,6 +22,8 @@ from brevitas.quant import (
 from brevitas.quant.solver import WeightQuantSolver
 from torch import Tensor, nn
 
+FLOAT_BITS = 32
+
 
 def is_binary(quantizer: nn.Module) -> bool:
     """Return whether a layer's `weight_quant` or `act_quant` has two levels, whichever quantizer it comes from."""
@@ -33,6 +35,16 @@ def bits_of(quantizer: nn.Module) -> int | None:
     if not quantizer.is_quant_enabled or not hasattr(quantizer, "bit_width"):  # floating-point formats have none
         return None
     return int(quantizer.bit_width())
+
+
+def bits_per_value(quantizer: nn.Module) -> int | None:
+    """Return the bits of the integers or floats that a layer's quantizer returns; None if it is switched off."""
+    if not quantizer.is_quant_enabled:
+        return None
+    if (bits := bits_of(quantizer)) is not None:
+        return bits
+    widths = [getattr(quantizer, f"{part}_bit_width", lambda: None)() for part in ("exponent", "mantissa")]
+    return FLOAT_BITS if None in widths else 1 + sum(int(width) for width in widths)  # one bit is the sign
 
 
 def is_weight_quantizer(quantizer: object) -> bool:
@@ -56,10 +68,19 @@ def _has_proxy(quantizer: object, protocol: type) -> bool:
 
 
 def problem_with(quantizer: type) -> str:
-    """Return why Brevitas cannot quantize the weights of a small layer with `quantizer`, or an empty string."""
+    """Return why Brevitas cannot quantize small tensors with a weight or activation quantizer, or an empty string.
+
+    An activation quantizer has to accept what convolutions return as well as what linear layers return, because a
+    scheme uses one quantizer for all activations of a net.
+    """
     try:
-        with torch.random.fork_rng(devices=[]):  # the layer must not use up random numbers of the reader
-            qnn.QuantConv2d(3, 4, 3, bias=False, weight_quant=quantizer).quant_weight()
+        with torch.random.fork_rng(devices=[]):  # the layers must not use up random numbers of the reader
+            if is_weight_quantizer(quantizer):
+                qnn.QuantConv2d(3, 4, 3, bias=False, weight_quant=quantizer).quant_weight()
+            else:
+                activation = qnn.QuantIdentity(act_quant=quantizer)
+                for shape in ((2, 4, 3, 3), (2, 4)):
+                    activation(torch.randn(shape))
     except Exception as error:  # an incomplete quantizer can raise almost anything
         return f"{type(error).__name__}: {error}"
     return ""

@@ -39,7 +39,7 @@ class Scheme:
         recipe: The settings that differ between the best recipe for this scheme and that of the architecture.
 
     Raises:
-        CourseError: If one of the quantizers is not a class.
+        CourseError: If one of the quantizers is not the class of a quantizer of its kind, or is incomplete.
     """
 
     name: str
@@ -76,7 +76,7 @@ class Scheme:
             return nn.Linear(inputs, outputs, bias=False)
         return qnn.QuantLinear(inputs, outputs, bias=False, weight_quant=quantizer)
 
-    def stem(self, size: int, stride: int) -> nn.Sequential:
+    def stem(self, size: int, stride: int, inputs: int = 3) -> nn.Sequential:
         """Return the fixed first layer (`DCTStem`) and its BatchNorm; an activation is expected to follow.
 
         A sign discards almost all information about a number. With binary activations, each response is therefore
@@ -86,12 +86,13 @@ class Scheme:
         Args:
             size: Height and width of a patch in pixels, 2 or 4.
             stride: Distance between patches in pixels.
+            inputs: Number of channels of the images, 3 (RGB) or 1 (grey).
 
         Reference:
             Y. Zhang et al., FracBNN (arXiv 2012.12206), where pixels are compared with several thresholds.
         """
         thresholds = THRESHOLDS[size] if self.has_binary_activations else (0.0,)
-        stem = DCTStem(size, stride, repeats=len(thresholds))
+        stem = DCTStem(size, stride, repeats=len(thresholds), inputs=inputs)
         norm = nn.BatchNorm2d(stem.channels)
         if self.has_binary_activations:
             norm.requires_grad_(False)
@@ -120,18 +121,19 @@ class Scheme:
 
 
 def _check_quantizer(name: str, argument: str, quantizer: object, is_right: Callable, example: str) -> None:
-    if quantizer is not None and is_right(quantizer):
-        problem = q.problem_with(quantizer) if is_right is q.is_weight_quantizer else ""
-        if problem:
-            raise CourseError(
-                f"{argument} of {name} is {quantizer.__name__}, which cannot quantize weights on its own ({problem}): "
-                f"complete its settings, or pass another quantizer, such as quantizers.{example}."
-            )
-    elif quantizer is not None:
-        kind = "weight" if is_right is q.is_weight_quantizer else "activation"
+    if quantizer is None:
+        return
+    kind = "weight" if is_right is q.is_weight_quantizer else "activation"
+    if not is_right(quantizer):
         raise CourseError(
             f"{argument} of {name} is {quantizer!r}: pass the class of a quantizer for {kind}s, such as "
             f"quantizers.{example}, or None for floats."
+        )
+    if problem := q.problem_with(quantizer):
+        kinds = "weights" if kind == "weight" else "the outputs of convolutions and linear layers"
+        raise CourseError(
+            f"{argument} of {name} is {quantizer.__name__}, which cannot quantize {kinds} on its own ({problem}): "
+            f"complete its settings, or pass another quantizer, such as quantizers.{example}."
         )
 
 

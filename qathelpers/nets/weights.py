@@ -4,11 +4,18 @@ from dataclasses import dataclass
 
 import pandas as pd
 import torch
+from brevitas.core.scaling.standalone import ParameterFromRuntimeStatsScaling
+from brevitas.core.stats.stats_wrapper import _RuntimeStats
+from brevitas.core.zero_point import ParameterFromRuntimeZeroPoint
 from brevitas.nn.mixin import QuantWeightMixin
 from torch import nn
 
 MAX_LISTED = 8  # levels of a layer; more are summarized as a range
+INTEGER_TOLERANCE = 1e-6  # of a level; float32 divides with a relative error of about 1e-7
+MANTISSA_BITS = 16  # of a level that is not an integer
 COLUMNS = ("weights", "levels", "zeros", "quantized weights")
+COLLECTORS = (ParameterFromRuntimeStatsScaling, ParameterFromRuntimeZeroPoint, _RuntimeStats)
+COLLECTED = ".collected."  # in the names of running statistics in a training's state
 
 
 @dataclass(frozen=True)
@@ -18,34 +25,41 @@ class LayerReport:
     Args:
         name: The layer's name in the net.
         count: Number of weights.
-        integers: The integer levels of the weights, from the largest down; empty if weights are NaN or infinite.
-        shares: Share of the weights (0 to 1) at each of these integers.
-        scales: The scale, or one scale per channel; a weight is scale times integer.
+        levels: The levels of the weights in units of the scale, from the largest down. They are integers, unless the
+            quantizer has a floating-point format or a fractional zero point. Empty if weights are NaN or infinite.
+        shares: Share of the weights (0 to 1) at each of these levels.
+        scales: The scale, or one scale per channel; a weight is scale times level.
     """
 
     name: str
     count: int
-    integers: tuple[int, ...]
+    levels: tuple[float, ...]
     shares: tuple[float, ...]
     scales: tuple[float, ...]
 
     @property
+    def integers(self) -> tuple[int, ...]:
+        """The levels, if they are integers; else empty."""
+        return tuple(map(int, self.levels)) if all(float(level).is_integer() for level in self.levels) else ()
+
+    @property
     def zeros(self) -> float:
         """The share of weights that are zero, from 0 to 1."""
-        return sum((share for integer, share in zip(self.integers, self.shares, strict=True) if integer == 0), 0.0)
+        return sum((share for level, share in zip(self.levels, self.shares, strict=True) if level == 0), 0.0)
 
     @property
     def is_dead(self) -> bool:
         """Whether no information passes through the layer: all weights are zero, or some are NaN or infinite."""
-        return self.integers in ((), (0,))
+        return self.levels in ((), (0,))
 
     def __str__(self) -> str:
         """Return the levels as values if the layer has one scale and few levels, else as a range of integers."""
-        if not self.integers:
+        if not self.levels:
             return "NaN or infinite"
-        if len(self.integers) > MAX_LISTED or len(self.scales) > 1:
-            return f"integers from {min(self.integers)} to {max(self.integers)}, {len(self.scales)} scales"
-        return ", ".join(f"{integer * self.scales[0]:+.4g}" if integer else "0" for integer in self.integers)
+        if len(self.levels) > MAX_LISTED or len(self.scales) > 1:
+            kind = "integers" if self.integers else "fractions"
+            return f"{kind} from {min(self.levels):.6g} to {max(self.levels):.6g}, {len(self.scales)} scales"
+        return ", ".join(f"{level * self.scales[0]:+.4g}" if level else "0" for level in self.levels)
 
 
 def quantized_layers(net: nn.Module) -> dict[str, nn.Module]:
@@ -69,6 +83,50 @@ def initialize_scales(net: nn.Module) -> nn.Module:
         layer.quant_weight()
         layer.weight.copy_(kept)  # some quantizers clamp the weights in place
     return net
+
+
+def late_parameters(net: nn.Module) -> dict[str, nn.Parameter]:
+    """Return the parameters of `net` that are not in its state_dict yet, by name.
+
+    Brevitas leaves out a scale or a zero point that is learned from statistics on until the first statistics are there.
+    The file of a trained net therefore has tensors that a freshly built net lacks.
+    """
+    state = net.state_dict()
+    parameters = net.named_parameters(remove_duplicate=False)  # a quantizer that two layers share is saved twice
+    return {name: parameter for name, parameter in parameters if name not in state}
+
+
+def training_state(net: nn.Module) -> dict[str, torch.Tensor]:
+    """Return the state_dict of `net` with the running statistics of its quantizers, which Brevitas leaves out.
+
+    Brevitas' quantizers of activations collect statistics in their first training steps (300 by default). The
+    state_dict holds the scale that follows from them, and loading this scale ends the collection. A training that is
+    resumed before needs the statistics and the number of steps so far instead.
+    """
+    state = net.state_dict() | late_parameters(net)
+    for name, collector in _collectors(net):
+        state[f"{name}{COLLECTED}counter"] = torch.tensor(collector.counter)
+        state |= {f"{name}{COLLECTED}{key}": tensor.detach() for key, tensor in _own_tensors(collector)}
+    return state
+
+
+@torch.no_grad()
+def load_training_state(net: nn.Module, state: dict[str, torch.Tensor]) -> None:
+    """Load what `training_state` returned into `net`, which has to be on the CPU."""
+    net.load_state_dict({key: tensor for key, tensor in state.items() if COLLECTED not in key}, strict=False)
+    for name, collector in _collectors(net):
+        collector.counter = int(state[f"{name}{COLLECTED}counter"])
+        for key, tensor in _own_tensors(collector):
+            tensor.copy_(state[f"{name}{COLLECTED}{key}"])
+
+
+def _collectors(net: nn.Module) -> list[tuple[str, nn.Module]]:
+    """Return the modules inside the quantizers of `net` that collect statistics of activations, by name."""
+    return [(name, module) for name, module in net.named_modules() if isinstance(module, COLLECTORS)]
+
+
+def _own_tensors(module: nn.Module) -> list[tuple[str, torch.Tensor]]:
+    return [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
 
 
 @torch.no_grad()
@@ -126,21 +184,34 @@ def integers(layer: nn.Module) -> torch.Tensor:
     """Return the integer levels of a quantized layer's weights, int64, in the shape of `layer.weight`.
 
     Raises:
-        ValueError: If weights are NaN or infinite.
+        ValueError: If weights are NaN or infinite, or if they are not integers times a scale, because the quantizer has
+            a floating-point format or a fractional zero point.
     """
-    values = quantized(layer)
-    if not values.isfinite().all():
+    levels = _levels(layer)
+    if not levels.isfinite().all():
         raise ValueError("the layer's quantized weights are NaN or infinite, so they have no integer levels")
-    return torch.round(values / scale(layer)).long()
+    if (levels != levels.round()).any():
+        raise ValueError("the layer's quantized weights are not integers times a scale")
+    return levels.long()
+
+
+def _levels(layer: nn.Module) -> torch.Tensor:
+    """Return the weights in units of their scale, without the rounding errors of scaling and dividing."""
+    levels = quantized(layer) / scale(layer)
+    if ((levels - levels.round()).abs() <= INTEGER_TOLERANCE * levels.abs().clamp(min=1000)).all():
+        return levels.round()
+    mantissa, exponent = torch.frexp(levels)
+    return torch.ldexp((mantissa * 2**MANTISSA_BITS).round() / 2**MANTISSA_BITS, exponent)
 
 
 def describe(name: str, layer: nn.Module) -> LayerReport:
     """Return the levels, shares and scales of one quantized layer."""
     count, scales = layer.weight.numel(), tuple(scale(layer).flatten().tolist())
-    try:
-        levels, counts = integers(layer).unique(return_counts=True)
-    except ValueError:
+    every = _levels(layer)
+    if not every.isfinite().all():
         return LayerReport(name, count, (), (), scales)
+    every = every.long() if (every == every.round()).all() else every
+    levels, counts = every.unique(return_counts=True)
     return LayerReport(name, count, tuple(levels.tolist()[::-1]), tuple((counts / count).tolist()[::-1]), scales)
 
 
@@ -150,7 +221,7 @@ def report(net: nn.Module) -> pd.DataFrame:
     The table of a net without quantized weights is empty. `warnings` names layers that are dead.
     """
     layers = [describe(name, layer) for name, layer in quantized_layers(net).items()]
-    rows = [(layer.count, len(layer.integers), round(layer.zeros, 3), str(layer)) for layer in layers]
+    rows = [(layer.count, len(layer.levels), round(layer.zeros, 3), str(layer)) for layer in layers]
     index = pd.Index([layer.name for layer in layers], name="layer")
     return pd.DataFrame(rows, index=index, columns=list(COLUMNS))
 
@@ -158,7 +229,7 @@ def report(net: nn.Module) -> pd.DataFrame:
 def warnings(net: nn.Module) -> list[str]:
     """Return one sentence for each dead layer of `net`."""
     return [
-        f"Warning: {name} is dead: its weights are {'all 0' if layer.integers else 'NaN or infinite'}, so neither "
+        f"Warning: {name} is dead: its weights are {'all 0' if layer.levels else 'NaN or infinite'}, so neither "
         "activations nor gradients pass; use a smaller learning rate or another quantizer."
         for name, layer in ((name, describe(name, layer)) for name, layer in quantized_layers(net).items())
         if layer.is_dead
