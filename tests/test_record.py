@@ -47,6 +47,34 @@ def test_of_other_seeds_the_history_alone_is_recorded(tiny, target):
         results.recorded_history("BinaryNN", "lenet", "shapes", seed=1)
 
 
+def test_weights_of_another_seed_are_recorded_on_request(tiny, target):
+    net, _ = results.load_or_train("BinaryNN", tiny, 1, arch="lenet", seed=3)
+    files = tool.record("BinaryNN", "lenet", "shapes", seed=3, target=target, keep_weights=True)
+    assert [path.name for path in files] == ["BinaryNN-seed3.npy", "BinaryNN-seed3.safetensors"]
+    again = results.recorded_net("BinaryNN", "lenet", "shapes", seed=3)
+    assert again.spec.seed == 3
+    assert predict(again, tiny.test_images).allclose(predict(net.cpu(), tiny.test_images), atol=0.05)
+    history = results.recorded_history("BinaryNN", "lenet", "shapes", seed=3)
+    _, accuracy = evaluate(again, Batches(tiny.test_images, tiny.test_labels, 1000))
+    assert history.test_acc == checkpoint.read_config(files[1])["test_acc"] == accuracy
+    with pytest.raises(CourseError, match=r"BinaryNN \(.* there are: BinaryNN-seed3"):
+        results.recorded_net("BinaryNN", "lenet", "shapes")
+
+
+def test_weights_never_stay_beside_the_history_of_another_run(tiny, target):
+    results.load_or_train("BinaryNN", tiny, 1, arch="lenet", seed=3)
+    first = tool.record("BinaryNN", "lenet", "shapes", seed=3, target=target, keep_weights=True)
+    assert tool.record("BinaryNN", "lenet", "shapes", seed=3, target=target) == first
+
+
+def test_weights_of_one_seed_are_not_taken_for_those_of_another(tiny, target):
+    results.load_or_train("BinaryNN", tiny, 1, arch="lenet")
+    _, weights = tool.record("BinaryNN", "lenet", "shapes", target=target)
+    weights.rename(weights.with_name("BinaryNN-seed1.safetensors"))
+    with pytest.raises(CourseError, match=r"BinaryNN-seed1\.safetensors holds a BinaryNN:"):
+        results.recorded_net("BinaryNN", "lenet", "shapes", seed=1)
+
+
 def test_an_interrupted_run_is_not_recorded_and_leaves_what_was_there(tiny, target):
     results.load_or_train("BinaryNN", tiny, 1, arch="lenet")
     files = tool.record("BinaryNN", "lenet", "shapes", target=target)

@@ -5,14 +5,18 @@ import dataclasses
 import pytest
 
 from qathelpers import data, nets, results
+from qathelpers.common.errors import CourseError
 from qathelpers.data import Batches
 from qathelpers.nets import Recipe
+from qathelpers.results import recorded
 from qathelpers.training import checkpoint, evaluate
 
 from .conftest import SETTINGS
+from .odd_files import PYTORCH, as_it_is, as_nobody, odd_files, shared_folder
 
 CHECKPOINTS = results.RECORDED / "checkpoints" / "cifar10"
-NETS = [(path.stem, path.parent.name) for path in sorted(CHECKPOINTS.glob("*/*.safetensors"))]
+PATHS = sorted(CHECKPOINTS.glob("*/*.safetensors"))
+NETS = [(path.stem, path.parent.name) for path in PATHS]  # a stem ends with the seed, unless the seed is 0
 THREE = {"PytorchNN", "TernaryNN", "BinaryNN"}
 SIX = THREE | {"XnorNN", "Int2NN", "Int4NN"}
 RUNS = {"convnet": SIX | {"Int8NN"}, "sharpnet": SIX, "sharpnet-x2": SIX, "lenet": THREE}
@@ -38,12 +42,14 @@ def test_every_recorded_history_is_complete_and_has_settings_of_todays_recipe(ar
         assert (found.rows == history.rows).all() and found.config == config
 
 
-@pytest.mark.parametrize(("name", "arch"), NETS)
-def test_every_recorded_net_is_that_of_its_history(name, arch):
-    net, history = results.recorded_net(name, arch), results.recorded_history(name, arch)
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_every_recorded_net_is_that_of_its_history(path):
+    arch, (name, _, seed) = path.parent.name, path.stem.partition("-seed")
+    run = {"name": name, "arch": arch, "seed": int(seed or 0)}
+    net, history = results.recorded_net(**run), results.recorded_history(**run)
     assert (net.spec.name, net.spec.arch, net.spec.seed) == (name, arch, history.config["init_seed"])
     assert not net.training and sum(p.numel() for p in net.parameters()) == history.config["weights"]
-    config = checkpoint.read_config(CHECKPOINTS / arch / f"{name}.safetensors")
+    config = checkpoint.read_config(path)
     assert set(config) == set(history.config)
     assert {key for key in config if config[key] != history.config[key]} <= {"date"}
     assert history.evaluation == "fp32" and history.test_acc == config["test_acc"]
@@ -78,4 +84,56 @@ def test_recorded_histories_are_those_of_one_seed_or_of_all():
 
 def test_the_recorded_nets_stay_small():
     files = (results.RECORDED / "checkpoints").rglob("*.safetensors")
-    assert 0 < sum(file.stat().st_size for file in files) < 15e6
+    assert 0 < sum(file.stat().st_size for file in files) < 17e6  # of which two float convnets have 4e6
+
+
+@pytest.fixture
+def recorded_files(tmp_path, monkeypatch):
+    """Return the files of one recorded run: its history, its config and its weights."""
+    monkeypatch.setattr(recorded, "RECORDED", tmp_path)
+    history, weights = results.RECORDED / "results", CHECKPOINTS / "lenet" / "BinaryNN.safetensors"
+    files = []
+    for path in (
+        history / "cifar10" / "lenet" / "BinaryNN.npy",
+        history / "cifar10" / "lenet" / "BinaryNN.json",
+        weights,
+    ):
+        copy = tmp_path / path.relative_to(results.RECORDED)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes(path.read_bytes())
+        files.append(copy)
+    return files
+
+
+READERS = [
+    lambda: results.recorded_history("BinaryNN", "lenet"),
+    lambda: results.recorded_history("BinaryNN", "lenet"),
+    lambda: results.recorded_net("BinaryNN", "lenet"),
+]
+
+
+@odd_files
+@pytest.mark.parametrize("number", range(3))
+def test_an_odd_file_in_the_place_of_a_recorded_one_is_called_what_it_is(recorded_files, write, named, number):
+    path, read = recorded_files[number], READERS[number]
+    read()
+    path.unlink()
+    write(path)
+    before = as_it_is(path) if path.exists() else None
+    with pytest.raises(CourseError, match=named) as refused:
+        read()
+    assert path.name in str(refused.value) and "delete" not in str(refused.value)
+    if named == PYTORCH:
+        assert "damaged" not in str(refused.value)
+    assert before is None or as_it_is(path) == before
+
+
+@pytest.mark.parametrize("read", READERS[1:], ids=["history", "net"])
+def test_recorded_runs_that_may_not_be_read_do_not_seem_to_be_missing(monkeypatch, read):
+    with shared_folder() as folder:
+        monkeypatch.setattr(recorded, "RECORDED", folder)
+        for kind in ("results", "checkpoints"):
+            (folder / kind / "cifar10" / "lenet").mkdir(parents=True)
+            (folder / kind / "cifar10" / "lenet").chmod(0o700)
+        with as_nobody(), pytest.raises(CourseError, match=r"lenet cannot be read"):
+            read()

@@ -24,10 +24,19 @@ DATA = commands.CHECKOUT / "data"
 README = commands.CHECKOUT / "README.md"
 
 
-def record(name: str, arch: str, data_name: str = "cifar10", seed: int = 0, target: Path = DATA) -> list[Path]:
-    """Copy a finished run from your results folder into `target`: its history and, for seed 0, its packed weights.
+def record(
+    name: str,
+    arch: str,
+    data_name: str = "cifar10",
+    seed: int = 0,
+    target: Path = DATA,
+    keep_weights: bool = False,
+) -> list[Path]:
+    """Copy a finished run from your results folder into `target`: its history and its packed weights.
 
-    If weights are copied, the test accuracy of the packed weights is added to the config.
+    Weights are copied for seed 0. For another seed they are copied if you want to keep them, or if `target` already has
+    weights of this net and seed, which would not belong to the new history. The test accuracy of copied weights is
+    added to the config.
 
     Args:
         name: The net's name, such as "BinaryNN".
@@ -35,6 +44,7 @@ def record(name: str, arch: str, data_name: str = "cifar10", seed: int = 0, targ
         data_name: The data set that it was trained on.
         seed: The seed of the run.
         target: The folder with the subfolders results/ and checkpoints/.
+        keep_weights: Copy the weights, whatever the seed.
 
     Returns:
         The files that were written.
@@ -51,11 +61,12 @@ def record(name: str, arch: str, data_name: str = "cifar10", seed: int = 0, targ
             "train it to the end first."
         )
     written = [target / "results" / data_name / arch / run.history_path.name]
-    if seed == 0:
-        written.append(target / "checkpoints" / data_name / arch / run.weights_path.name)
+    weights_path = target / "checkpoints" / data_name / arch / run.weights_path.name
+    if seed == 0 or keep_weights or weights_path.exists():
+        written.append(weights_path)
         net = run.load_net()
         history.config |= _test(pack_and_unpack(net, history.config), history.config)
-        checkpoint.save(net, written[1], history.config, packed=True)
+        checkpoint.save(net, weights_path, history.config, packed=True)
     history.save(written[0])
     return written
 
@@ -102,10 +113,11 @@ def update_tables(path: Path = README) -> None:
 @click.argument("names", nargs=-1, required=True)
 @click.option("--arch", default="convnet", show_default=True, help="The architecture of the runs.")
 @click.option("--seed", type=click.IntRange(0, MAX_SEED), default=0, show_default=True)
-def main(names: tuple[str, ...], arch: str, seed: int) -> None:
+@click.option("--weights", "keep_weights", is_flag=True, help="Keep the weights of a seed other than 0, too.")
+def main(names: tuple[str, ...], arch: str, seed: int, keep_weights: bool) -> None:
     """Add your finished CIFAR-10 runs of NAMES to data/, and update the tables of the README."""
     for name in names:
-        print("saved", *record(name, arch, seed=seed))
+        print("saved", *record(name, arch, seed=seed, keep_weights=keep_weights))
     update_tables()
 
 
