@@ -1,5 +1,5 @@
-"""Look at nets and runs: what a net costs (`costs`), and every figure of the course (`plots`)."""
+"""Look at nets and runs: what a net costs (`costs`), plots of runs and weights (`plots`), drawings (`diagrams`)."""
 
-from . import costs, plots
+from . import costs, diagrams, plots
 
-__all__ = ["costs", "plots"]
+__all__ = ["costs", "diagrams", "plots"]
