@@ -2,13 +2,16 @@ import re
 
 import pytest
 import torch
-from brevitas.quant import Int8WeightPerTensorFloat
+from brevitas import nn as qnn
+from brevitas.quant import Fp8e4m3WeightPerTensorFloat, Int8WeightPerTensorFloat
+from brevitas.quant.solver import WeightQuantSolver
 from torch import nn
 from torch.optim.swa_utils import update_bn
 
 from qathelpers import nets
 from qathelpers.common.errors import CourseError
 from qathelpers.deploy import onnx_export
+from qathelpers.nets import quantizers as q
 
 needs_deploy = pytest.mark.skipif(
     bool(onnx_export.missing()), reason=f"needs pip install -e '.[deploy]': {onnx_export.missing()}"
@@ -101,6 +104,68 @@ def test_a_scheme_of_your_own_is_exported(tmp_path):
 
 
 @needs_deploy
-def test_a_net_that_build_did_not_make_is_refused(tmp_path):
-    with pytest.raises(CourseError, match=r"Sequential.*nets\.build"):
-        onnx_export.export(nn.Sequential(nn.Flatten(), nn.Linear(3072, 10)), tmp_path / "net.onnx")
+@pytest.mark.parametrize("format", onnx_export.FORMATS)
+def test_a_net_that_build_did_not_make_is_exported(format, tmp_path):
+    quantizer = q.Int4Weight.let(bit_width=6)
+    net = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(48), qnn.QuantLinear(48, 5, bias=True, weight_quant=quantizer))
+    images = torch.randn(8, 3, 4, 4)
+    with torch.no_grad():
+        expected = net.eval()(images)
+    found = onnx_export.run(onnx_export.export(net, tmp_path / "net.onnx", format, shape=(3, 4, 4)), images)
+    assert torch.allclose(found, expected, atol=1e-5)
+
+
+class TernaryWithThreshold(WeightQuantSolver):
+    """Brevitas exports it to QONNX as 2-bit integers, with other thresholds."""
+
+    quant_type, bit_width, signed, narrow_range = "ternary", 2, True, True
+    threshold, scaling_impl_type, scaling_stats_op = 0.7, "stats", "ave"
+    scaling_per_output_type, restrict_scaling_type = "tensor", "fp"
+
+
+@needs_deploy
+@pytest.mark.parametrize(
+    ("quantizer", "refused"),
+    [
+        (TernaryWithThreshold, ["qonnx"]),
+        (q.Int8Weight.let(bit_width=10), ["qcdq"]),
+        (Fp8e4m3WeightPerTensorFloat, ["qcdq", "qonnx"]),
+    ],
+)
+def test_a_file_that_computes_something_else_is_not_written(quantizer, refused, tmp_path):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Flatten(), qnn.QuantLinear(48, 5, bias=False, weight_quant=quantizer)).eval()
+    images = torch.randn(8, 3, 4, 4)
+    with torch.no_grad():
+        expected = net(images)
+    for format in onnx_export.FORMATS:
+        path = tmp_path / format / "net.onnx"
+        if format in refused:
+            with pytest.raises(CourseError, match=format.upper()):
+                onnx_export.export(net, path, format, shape=(3, 4, 4))
+            assert not list(path.parent.iterdir())
+        else:
+            onnx_export.export(net, path, format, shape=(3, 4, 4))
+            assert torch.allclose(onnx_export.run(path, images), expected, atol=1e-4)
+    with torch.no_grad():
+        assert torch.equal(net(images), expected)
+
+
+@needs_deploy
+def test_images_of_another_shape_than_the_net_accepts_are_refused(tmp_path):
+    with pytest.raises(CourseError, match=r"\(3, 8, 8\)"):
+        onnx_export.export(nets.build("TernaryNN", "lenet"), tmp_path / "net.onnx", shape=(3, 8, 8))
+    assert not list(tmp_path.iterdir())
+
+
+@needs_deploy
+@pytest.mark.parametrize(("arch", "channels"), [("lenet", 1), ("convnet", 1), ("lenet", 3)])
+@pytest.mark.parametrize("format", onnx_export.FORMATS)
+def test_nets_for_other_images_and_classes_are_exported(arch, channels, format, tmp_path):
+    net = nets.build("TernaryNN", arch, classes=7, image_size=28, channels=channels)
+    images = torch.randn(8, channels, 28, 28, generator=torch.Generator().manual_seed(2))
+    update_bn([torch.randn(64, channels, 28, 28, generator=torch.Generator().manual_seed(1))], net)
+    with torch.no_grad():
+        expected = net.eval()(images)
+    found = onnx_export.run(onnx_export.export(net, tmp_path / "net.onnx", format), images)
+    assert found.shape == (8, 7) and torch.allclose(found, expected, atol=1e-3)

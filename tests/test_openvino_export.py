@@ -300,3 +300,19 @@ def test_a_converted_convolution_computes_the_same_or_is_refused(options, kind, 
     net = nn.Sequential(sign() if of_signs else nn.Identity(), layer).eval()
     shape = (options["in_channels"], 9, 8)
     equal_or_refused(lambda net: openvino_export.compiled(net, 2, shape=shape), net, torch.randn(2, *shape))
+
+
+@needs_openvino
+@pytest.mark.parametrize("arch", list(nets.ARCHITECTURES))
+@pytest.mark.parametrize("name", ["PytorchNN", "XnorNN"])
+def test_the_shape_is_by_default_that_of_the_images_of_the_net(name, arch, tmp_path):
+    net = nets.build(name, arch, classes=7, image_size=28, channels=1)
+    update_bn([torch.randn(256, 1, 28, 28, generator=torch.Generator().manual_seed(1))], net)
+    images = torch.randn(16, 1, 28, 28, generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        expected = net.eval()(images)
+    gaps = (openvino_export.compiled(net, 16)(images) - expected).abs().amax(1)
+    assert (gaps > 1e-3).sum() <= 2
+    assert all(path.exists() for path in openvino_export.save(net, tmp_path / "net.xml"))
+    with pytest.raises(CourseError, match=r"\(3, 28, 28\)"):
+        openvino_export.convert(net, shape=(3, 28, 28))

@@ -143,3 +143,11 @@ def test_a_layer_whose_output_is_changed_by_a_hook_is_refused():
 @pytest.mark.parametrize("arch", ["lenet", "convnet"])
 def test_untrained_nets_are_converted(arch):
     xnor_reference.convert(nets.build("XnorNN", arch))
+
+
+@pytest.mark.parametrize("arch", ["lenet", "convnet-x0.2"])
+def test_the_shape_is_by_default_that_of_the_images_of_the_net(arch):
+    net = nets.build("XnorNN", arch, image_size=28, channels=1).eval()
+    images = torch.randn(4, 1, 28, 28, generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        assert xnor_reference.convert(net)(images).shape == net(images).shape == (4, 10)

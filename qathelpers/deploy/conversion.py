@@ -15,6 +15,7 @@ IMAGES, SEED = 16, 0  # of the random batch on which logits are compared
 TOLERANCE = 1e-3  # of the spread of the logits over the batch
 ROUNDING = 1e-4  # of the largest logit
 MAX_ROUNDING = 1e-3  # the largest difference between fp32 and fp64 that is taken for a rounding error
+GIVE_SHAPE = "pass the shape of your images as `shape`"
 METHODS = ("forward", "forward_impl", "inner_forward_impl", "_conv_forward")  # what a layer computes
 
 
@@ -75,8 +76,33 @@ def pads(layer: nn.Conv2d, height: int, width: int) -> tuple[list[int], list[int
     return [total // 2 for total in totals], [total - total // 2 for total in totals]
 
 
+def check_shape(net: nn.Module, shape: tuple[int, ...]) -> None:
+    """Check that `net`, in eval mode, accepts images of this shape.
+
+    Raises:
+        CourseError: If it does not.
+    """
+    _output(net, torch.zeros(1, *shape), f"The net does not accept images of the shape {tuple(shape)}", GIVE_SHAPE)
+
+
+def in_batches(run: Callable[[torch.Tensor], torch.Tensor], batch: int) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Return a function for any number of images, given one that accepts exactly `batch` images."""
+
+    def run_all(images: torch.Tensor) -> torch.Tensor:
+        full = -(-len(images) // batch) * batch
+        repeated = images[torch.arange(full) % len(images)]
+        return torch.cat([run(part) for part in repeated.split(batch)])[: len(images)]
+
+    return run_all
+
+
 def check(
-    net: nn.Module, run: Callable[[torch.Tensor], torch.Tensor], shape: tuple[int, ...], kind: str, may_flip: bool
+    net: nn.Module,
+    run: Callable[[torch.Tensor], torch.Tensor],
+    shape: tuple[int, ...],
+    kind: str,
+    may_flip: bool,
+    remedy: str = "export the net to ONNX instead",
 ) -> None:
     """Compare the logits of `net` with those of its conversion on one batch of random images.
 
@@ -95,6 +121,7 @@ def check(
         shape: The shape of one image.
         kind: What messages call the conversion.
         may_flip: Whether activations are quantized.
+        remedy: What the reader can do if the logits differ.
 
     Raises:
         CourseError: If the logits differ, or if either net fails on images of this shape.
@@ -103,7 +130,7 @@ def check(
     expected = _logits(net, images, f"The net does not accept images of the shape {tuple(shape)}")
     if not expected.isfinite().all():
         raise CourseError("The net's logits are NaN or infinite: train it with a smaller learning rate.")
-    logits = _logits(run, images, f"The {kind} conversion of the net fails")
+    logits = _logits(run, images, f"The {kind} conversion of the net fails", remedy)
     if logits.shape != expected.shape:
         raise CourseError(f"The {kind} conversion returns {tuple(logits.shape)}, the net {tuple(expected.shape)}.")
     spread = (expected - expected.mean(0)).abs().max()
@@ -118,8 +145,8 @@ def check(
     if not gap <= limit:
         raise CourseError(
             f"The {kind} conversion does not compute what the net computes: on random images, the logits differ by "
-            f"{gap:.2g} (allowed: {limit:.2g}). The net has something that the converter does not see, such as a hook: "
-            "export the net to ONNX instead."
+            f"{gap:.2g} (allowed: {limit:.2g}). The net has something that the converter does not know, such as a "
+            f"hook: {remedy}."
         )
 
 
@@ -134,14 +161,24 @@ def _gaps(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 
 
 @torch.no_grad()
-def _logits(run: Callable[[torch.Tensor], torch.Tensor], images: torch.Tensor, failed: str) -> torch.Tensor:
+def _output(run: Callable[[torch.Tensor], torch.Tensor], images: torch.Tensor, failed: str, remedy: str) -> object:
     try:
-        logits = run(images)
+        return run(images)
     except CourseError:
         raise
     except Exception as error:
         reason = str(error).strip().partition("\n")[0]
-        raise CourseError(f"{failed} ({reason}): pass the shape of your images as `shape`.") from error
+        raise CourseError(f"{failed} ({reason}): {remedy}.") from error
+
+
+@torch.no_grad()
+def _logits(
+    run: Callable[[torch.Tensor], torch.Tensor],
+    images: torch.Tensor,
+    failed: str,
+    remedy: str = GIVE_SHAPE,
+) -> torch.Tensor:
+    logits = _output(run, images, failed, remedy)
     logits = getattr(logits, "value", logits)
     if not isinstance(logits, torch.Tensor) or logits.ndim == 0 or len(logits) != len(images):
         raise CourseError("The net must return one tensor with the logits of each image; wrap it in a net that does.")

@@ -11,11 +11,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..common.errors import CourseError
+from ..common.errors import CourseError, check_whole
 from ..common.files import write_atomically
-from ..nets import packing, weights
-from ..nets.architectures import build, spec_of
+from ..nets import weights
+from ..nets.architectures import spec_of
 from ..nets.quantizers import is_binary
+from . import conversion
 
 PACKAGES = ("onnx", "onnxoptimizer", "onnxscript", "onnxruntime", "qonnx")
 FORMATS = ("qcdq", "qonnx")
@@ -26,22 +27,32 @@ def missing() -> list[str]:
     return [name for name in PACKAGES if importlib.util.find_spec(name) is None]
 
 
-def export(net: nn.Module, path: str | Path, format: str = "qcdq", images: int = 8) -> Path:
+def export(
+    net: nn.Module,
+    path: str | Path,
+    format: str = "qcdq",
+    images: int = 8,
+    shape: tuple[int, int, int] | None = None,
+) -> Path:
     """Export `net` to an ONNX file. The export works on a copy, so `net` does not change.
 
+    After the export, the logits that the file gives for a random batch are compared with those of the net
+    (`conversion.check`).
+
     Args:
-        net: A net made by `nets.build`.
+        net: The net to export.
         path: The file to write.
         format: "qcdq" uses the standard operators QuantizeLinear, Clip and DequantizeLinear, which every runtime knows.
             "qonnx" uses the operators of QONNX, which support any number of bits and which FINN reads.
-        images: The batch size; the file accepts only batches of exactly this many images (n, 3, 32, 32).
+        images: The batch size; the file accepts only batches of exactly this many images.
+        shape: The shape of one input image (channels, height, width); by default what the net was built for.
 
     Returns:
         The path.
 
     Raises:
-        CourseError: If the format does not exist or cannot hold the net, if a package is missing, if the net was not
-            made by `nets.build`, or if `path` cannot be written.
+        CourseError: If the format does not exist or cannot hold the net, if the file's logits differ from those of the
+            net, if a package is missing, or if `path` cannot be written.
 
     Reference:
         A. Pappalardo et al., QONNX (arXiv 2206.07527).
@@ -57,15 +68,22 @@ def export(net: nn.Module, path: str | Path, format: str = "qcdq", images: int =
             f"format='qcdq' cannot hold {spec_of(net).name}, because QCDQ has no operator for binary values: use "
             "format='qonnx', or export a ternary net."
         )
-    copy, example = _copy(net), torch.randn(images, 3, 32, 32)
-    # The older exporter stores the weights as integers in a single file. The newer one (dynamo) stores floats, in two.
-    options = {"dynamo": False, "keep_initializers_as_inputs": False}
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore")
-        from brevitas.export import export_onnx_qcdq, export_qonnx  # needs onnx, and warns
+    check_whole("images", images, 1)
+    expected, shape = conversion.on_cpu(net), shape or spec_of(net).image
+    conversion.check_shape(expected, shape)
+    remedy = "run the net in PyTorch instead"
+    if not _has_binary(net):
+        other = next(other for other in FORMATS if other != format)
+        remedy = f"export it with format='{other}', or {remedy}"
+    example = torch.randn(images, *shape, generator=torch.Generator().manual_seed(0))
 
-        write = export_onnx_qcdq if format == "qcdq" else export_qonnx
-        write_atomically(Path(path), lambda file: write(copy, args=example, export_path=str(file), **options))
+    def write(file: Path) -> None:
+        # A failed export leaves the exported net unusable, and copies of that net, too. So a copy of its own is used.
+        _write(conversion.on_cpu(net), file, format, example, remedy)
+        found = conversion.in_batches(lambda batch: run(file, batch), images)
+        conversion.check(expected, found, shape, format.upper(), conversion.may_flip(net), remedy)
+
+    write_atomically(Path(path), write)
     return Path(path)
 
 
@@ -76,12 +94,12 @@ def run(path: str | Path, images: torch.Tensor, exact: bool = True) -> torch.Ten
 
     Args:
         path: The ONNX file.
-        images: Normalized images (n, 3, 32, 32), exactly as many as the file was exported for.
+        images: Normalized images (n, channels, h, w), exactly as many as the file was exported for.
         exact: If this is False, ONNX Runtime replaces multiplications by dequantized weights with multiplications of
             8-bit integers, for which it rounds activations that the net does not quantize. True prevents this.
 
     Returns:
-        Logits (n, 10), on the CPU.
+        Logits (n, classes), on the CPU.
     """
     import onnx
 
@@ -92,7 +110,7 @@ def run(path: str | Path, images: torch.Tensor, exact: bool = True) -> torch.Ten
 
 
 def session(path: str | Path, exact: bool = True, threads: int = 0) -> Callable[[torch.Tensor], torch.Tensor]:
-    """Load a QCDQ file once and return a function from normalized images (n, 3, 32, 32) to logits (n, 10).
+    """Load a QCDQ file once and return a function from normalized images (n, channels, h, w) to logits.
 
     Args:
         path: The ONNX file.
@@ -107,6 +125,25 @@ def session(path: str | Path, exact: bool = True, threads: int = 0) -> Callable[
     model = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     (name,) = (node.name for node in model.get_inputs())
     return lambda images: torch.from_numpy(model.run(None, {name: _numpy(images)})[0])
+
+
+def _write(net: nn.Module, file: Path, format: str, example: torch.Tensor, remedy: str) -> None:
+    # The older exporter stores the weights as integers in a single file. The newer one (dynamo) stores floats, in two.
+    options = {"dynamo": False, "keep_initializers_as_inputs": False}
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        from brevitas.export import export_onnx_qcdq, export_qonnx  # needs onnx, and warns
+
+        write = export_onnx_qcdq if format == "qcdq" else export_qonnx
+        try:
+            write(net, args=example, export_path=str(file), **options)
+        except OSError:
+            raise
+        except Exception as error:  # the exporters raise almost anything for what they do not know
+            reason = str(error).strip().partition("\n")[0] or type(error).__name__
+            raise CourseError(
+                f"{spec_of(net).name} cannot be exported to {format.upper()} ({reason}): {remedy}."
+            ) from error
 
 
 def _run_qonnx(path: str | Path, images: torch.Tensor) -> torch.Tensor:
@@ -127,15 +164,3 @@ def _has_binary(net: nn.Module) -> bool:
     quantizers = [layer.weight_quant for layer in weights.quantized_layers(net).values()]
     quantizers += [module.act_quant for module in net.modules() if hasattr(module, "act_quant")]
     return any(map(is_binary, quantizers))
-
-
-def _copy(net: nn.Module) -> nn.Module:
-    # A failed export leaves the exported net unusable, and deep copies of that net are unusable, too. A new net works.
-    spec = spec_of(net)
-    if spec.seed is None:
-        raise CourseError(
-            f"{spec.name} was not made by nets.build, so it cannot be exported: make the net with nets.build."
-        )
-    copy = build(spec.scheme, spec.arch)
-    copy.load_state_dict(packing.unpack_net(copy, *packing.pack_net(net)))
-    return copy.eval()

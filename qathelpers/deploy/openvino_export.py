@@ -24,7 +24,6 @@ from . import conversion
 if TYPE_CHECKING:
     import openvino
 
-IMAGE = (3, 32, 32)  # channels, height, width
 HUGE = 1e38  # larger than any activation
 
 
@@ -33,7 +32,7 @@ def available() -> bool:
     return importlib.util.find_spec("openvino") is not None
 
 
-def convert(net: nn.Module, batch: int = 1, shape: tuple[int, int, int] = IMAGE) -> "openvino.Model":
+def convert(net: nn.Module, batch: int = 1, shape: tuple[int, int, int] | None = None) -> "openvino.Model":
     """Convert `net` to an OpenVINO model. The conversion works on a copy on the CPU, so `net` does not change.
 
     A layer whose weights and inputs are both binary becomes a BinaryConvolution, which multiplies 32 or more signs per
@@ -46,7 +45,7 @@ def convert(net: nn.Module, batch: int = 1, shape: tuple[int, int, int] = IMAGE)
     Args:
         net: The net to convert.
         batch: The batch size.
-        shape: The shape of one input image (channels, height, width).
+        shape: The shape of one input image (channels, height, width); by default what the net was built for.
 
     Returns:
         A model from normalized images (batch, *shape) to logits (batch, classes).
@@ -62,7 +61,7 @@ def convert(net: nn.Module, batch: int = 1, shape: tuple[int, int, int] = IMAGE)
 
 
 def compiled(
-    net: nn.Module, batch: int = 1, threads: int = 0, shape: tuple[int, int, int] = IMAGE
+    net: nn.Module, batch: int = 1, threads: int = 0, shape: tuple[int, int, int] | None = None
 ) -> Callable[[torch.Tensor], torch.Tensor]:
     """Compile `net` for this CPU; return a function from normalized images (batch, *shape) to logits (batch, classes).
 
@@ -70,7 +69,7 @@ def compiled(
         net: The net to convert.
         batch: The batch size.
         threads: The number of CPU threads; 0 means all.
-        shape: The shape of one input image (channels, height, width).
+        shape: The shape of one input image (channels, height, width); by default what the net was built for.
 
     Raises:
         CourseError: In the cases that `convert` names.
@@ -78,13 +77,13 @@ def compiled(
     return _convert(net, batch, threads, shape)[1]
 
 
-def save(net: nn.Module, path: str | Path, shape: tuple[int, int, int] = IMAGE) -> list[Path]:
+def save(net: nn.Module, path: str | Path, shape: tuple[int, int, int] | None = None) -> list[Path]:
     """Save `net` for OpenVINO: the graph in `path` (.xml) and the weights next to it (.bin). Return both paths.
 
     Args:
         net: The net to convert.
         path: The path of the graph.
-        shape: The shape of one input image (channels, height, width).
+        shape: The shape of one input image (channels, height, width); by default what the net was built for.
 
     Raises:
         CourseError: In the cases that `convert` names.
@@ -97,7 +96,7 @@ def save(net: nn.Module, path: str | Path, shape: tuple[int, int, int] = IMAGE) 
 
 
 def _convert(
-    net: nn.Module, batch: int, threads: int, shape: tuple[int, int, int]
+    net: nn.Module, batch: int, threads: int, shape: tuple[int, int, int] | None
 ) -> tuple["openvino.Model", Callable[[torch.Tensor], torch.Tensor]]:
     """Return the model of `net`, and the model compiled for this CPU, after comparing its logits with the net's."""
     if not available():
@@ -105,7 +104,8 @@ def _convert(
     check_whole("batch", batch, 1)
     import openvino
 
-    net = conversion.on_cpu(net)
+    net, shape = conversion.on_cpu(net), shape or spec_of(net).image
+    conversion.check_shape(net, shape)
     graph = _Graph(net)
     images = graph.op.parameter([batch, *shape], np.float32)
     with torch.no_grad():
@@ -113,13 +113,7 @@ def _convert(
     model = openvino.Model([logits], [images], spec_of(net).name)
     model.packed_weights = graph.packed_weights  # must live as long as the model, which reads them in place
     run = _compile(model, threads)
-
-    def run_in_batches(images: torch.Tensor) -> torch.Tensor:
-        full = -(-len(images) // batch) * batch  # the model accepts full batches only, so images are repeated
-        repeated = images[torch.arange(full) % len(images)]
-        return torch.cat([run(part) for part in repeated.split(batch)])[: len(images)]
-
-    conversion.check(net, run_in_batches, shape, "OpenVINO", conversion.may_flip(net))
+    conversion.check(net, conversion.in_batches(run, batch), shape, "OpenVINO", conversion.may_flip(net))
     return model, run
 
 
@@ -445,7 +439,10 @@ def _integers(layer: nn.Module) -> torch.Tensor | None:
     """Return the weights in units of their scale if they are 8-bit integers times one scale per layer or channel."""
     if layer not in weights.quantized_layers(layer).values() or bits_of(layer.weight_quant) is None:
         return None
-    values, scale, integers = weights.quantized(layer), weights.scale(layer), weights.integers(layer)
+    try:
+        values, scale, integers = weights.quantized(layer), weights.scale(layer), weights.integers(layer)
+    except ValueError:  # the zero point is not an integer
+        return None
     fits = integers.min() >= -128 and integers.max() <= 127 and scale.numel() in (1, len(values))
     return integers if fits and torch.allclose(integers * scale, values) else None
 

@@ -9,10 +9,9 @@ from torch import nn
 
 from ..common.errors import CourseError
 from ..nets import weights
+from ..nets.architectures import spec_of
 from ..nets.quantizers import is_binary
 from . import conversion
-
-IMAGE = (3, 32, 32)  # channels, height, width
 
 COUNTS = np.array([number.bit_count() for number in range(256)], np.uint8)
 
@@ -43,7 +42,7 @@ def dot(a: np.ndarray, b: np.ndarray, valid: np.ndarray) -> np.ndarray:
     return popcount(valid).sum(-1, dtype=np.int64)[:, None] - 2 * popcount(differ).sum(-1, dtype=np.int64)
 
 
-def convert(net: nn.Module, shape: tuple[int, ...] = IMAGE) -> nn.Module:
+def convert(net: nn.Module, shape: tuple[int, ...] | None = None) -> nn.Module:
     """Return a copy of `net` whose binary layers compute by counting bits wherever their inputs are signs.
 
     The copy is in eval mode, in fp32 and on the CPU. It accepts images from any device and returns its logits on the
@@ -53,13 +52,13 @@ def convert(net: nn.Module, shape: tuple[int, ...] = IMAGE) -> nn.Module:
 
     Args:
         net: The net to convert.
-        shape: The shape of one input image (channels, height, width).
+        shape: The shape of one input image (channels, height, width); by default what the net was built for.
 
     Raises:
         CourseError: If the net has a binary layer that cannot be converted (the message names it), or if the logits
             of the copy differ from those of the net.
     """
-    net = conversion.on_cpu(net)
+    net, shape = conversion.on_cpu(net), shape or spec_of(net).image
     counting, layers = conversion.on_cpu(net), {}
     names = conversion.names(counting)
     for name, module in list(counting.named_modules(remove_duplicate=False)):  # a layer may be used several times
