@@ -1,5 +1,7 @@
 """Every exercise is solved, and answered wrongly in typical ways, where a reader would do it: in the notebook."""
 
+import ast
+import importlib
 import re
 from pathlib import Path
 
@@ -7,53 +9,167 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
+from qathelpers.common.errors import CourseError
+from qathelpers.exercises import exercise as module
+from qathelpers.exercises.exercise import Exercise, exercise
+from qathelpers.exercises.verdicts import STATES, number
 from tools import notebooks
 
 FOLDER = Path(__file__).parent.parent / "notebooks"
 PATHS = sorted(FOLDER.glob("*.ipynb"))
 
 
+def chapter(path):
+    """Return the exercises of a notebook, by name."""
+    contents = vars(importlib.import_module(f"qathelpers.exercises.ch{path.name[:2]}")).values()
+    return {value.name: value for value in contents if isinstance(value, Exercise)}
+
+
 def printed(cell):
-    return "".join(output.get("text", "") for output in cell.outputs)
+    outputs = [output.get("text", "") or output.get("data", {}).get("text/plain", "") for output in cell.outputs]
+    return "".join(outputs)
 
 
-def an_exercise():
-    source = "x = None\n\ncheck.number('x', x, 2, hint='one more than 1')"
-    metadata = {"exercise": {"solution": "x = 2", "wrong": [["x = 3", "too large"], ["x = 'a'", "a number"]]}}
-    return new_code_cell(source, metadata=metadata)
+def states(cell):
+    """Return the state of each verdict that a cell shows."""
+    symbols = {symbol: state for state, (symbol, _, _) in STATES.items()}
+    return [symbols[line[0]] for line in printed(cell).splitlines() if line[:1] in symbols]
 
 
-def an_exercise_without_a_check():
-    return new_markdown_cell("Break it.", metadata={"exercise": {"solution": "print('broken')"}})
+@exercise(
+    blank="x = None",
+    hint="Count.",
+    solution="x = n + 1",
+    explanation="One more.",
+    wrong=[("x = 3", "too large"), ("x = 'a'", "number")],
+)
+def q1(x, n):
+    """What is one more than `n`?"""
+    return number("x", x, n + 1)
 
 
-def small_notebook():
-    opening = [new_markdown_cell("# 09 Small\n\nGoals"), new_code_cell("from qathelpers.exercises import check")]
-    return new_notebook(cells=[*opening, an_exercise(), an_exercise_without_a_check()])
+@exercise(solution="print('broken')", explanation="It breaks.")
+def q2():
+    """Break it."""
 
 
-def test_one_source_becomes_the_exercise_and_its_solution(tmp_path):
+@pytest.fixture
+def small(tmp_path, monkeypatch):
+    """Return the path of a notebook with the two exercises above."""
+    monkeypatch.setattr(notebooks, "exercise", lambda cell: {"q1": q1, "q2": q2}.get(cell.metadata.get("exercise")))
+    setup = "from tests.test_exercises import q1, q2\nn = 1\nclass test_exercises:\n    q1, q2 = q1, q2"
+    cells = [new_markdown_cell("# 09 Small\n\nGoals"), new_code_cell(setup)]
+    cells += [new_markdown_cell("", metadata={"exercise": "q1"}), new_code_cell("", metadata={"exercise": "q1"})]
+    cells += [new_markdown_cell("", metadata={"exercise": "q2"})]
     path = tmp_path / "09_small.ipynb"
-    nbformat.write(small_notebook(), path)
-    written = notebooks.refresh(path)
-    course, solved = (nbformat.read(file, as_version=4) for file in written)
-    assert [cell.source for cell in course.cells] == [cell.source for cell in small_notebook().cells]
-    assert printed(course.cells[2]) == "x: not answered yet. Hint: one more than 1\n"
-    assert course.cells[2].metadata["exercise"]["solution"] == "x = 2"
+    nbformat.write(new_notebook(cells=cells), path)
+    monkeypatch.setenv("PYTHONPATH", str(FOLDER.parent))
+    return path
+
+
+def test_question_blank_and_solution_come_from_one_place(small):
+    course, solved = (nbformat.read(file, as_version=4) for file in notebooks.refresh(small))
+    assert [cell.source for cell in course.cells[2:]] == [
+        "**1.** What is one more than `n`?",
+        "x = None\n\ntest_exercises.q1.check(x, n)",
+        "**2.** Break it.\n\n<details><summary>Solution</summary>\n\nIt breaks.\n\n```python\nprint('broken')\n```"
+        "\n\n</details>",
+    ]
+    assert states(course.cells[3]) == ["open"]
     assert solved.cells[0].source.startswith("# 09 Small: solutions\n")
-    assert solved.cells[2].source.startswith("x = 2\n\ncheck.number(")
-    assert [printed(cell) for cell in solved.cells[2:] if cell.cell_type == "code"] == ["x: solved.\n", "broken\n"]
+    assert [cell.source for cell in solved.cells[2:]] == [
+        "**1.** What is one more than `n`?\n\nOne more.",
+        "x = n + 1\n\ntest_exercises.q1.check(x, n)",
+        "**2.** Break it.\n\nIt breaks.",
+        "print('broken')",
+    ]
+    assert states(solved.cells[3]) == ["solved"] and printed(solved.cells[5]) == "broken\n"
     assert all("exercise" not in cell.metadata for cell in solved.cells)
     for notebook in (course, solved):
         counts = [cell.execution_count for cell in notebook.cells if cell.cell_type == "code"]
         assert counts == list(range(1, len(counts) + 1))
 
 
-def test_refreshing_twice_changes_nothing(tmp_path):
-    path = tmp_path / "09_small.ipynb"
-    nbformat.write(small_notebook(), path)
-    first = [file.read_text() for file in notebooks.refresh(path)]
-    assert [file.read_text() for file in notebooks.refresh(path)] == first
+def test_refreshing_twice_changes_nothing(small):
+    first = [file.read_text() for file in notebooks.refresh(small)]
+    assert [file.read_text() for file in notebooks.refresh(small)] == first
+
+
+def test_an_exercise_that_does_not_exist_is_named():
+    for name in ("ch00.q99", "ch77.q1"):
+        with pytest.raises(CourseError, match=re.escape(name)):
+            notebooks.exercise(new_code_cell("", metadata={"exercise": name}))
+
+
+@pytest.fixture
+def shown(monkeypatch):
+    """Return the list of what `display` was called with."""
+    calls = []
+    monkeypatch.setattr(module, "display", calls.append)
+    return calls
+
+
+@pytest.mark.parametrize(("answer", "symbol"), [(2, "✓"), (5, "✗"), (None, "○")])
+def test_help_is_offered_until_it_is_solved(shown, answer, symbol):
+    q1.check(answer, 1)
+    assert repr(shown[0]).startswith(symbol) and symbol in shown[0]._repr_html_()
+    assert ("q1.hint()" in repr(shown[0])) == (symbol != "✓")
+    assert ("q1.hint()" in shown[0]._repr_html_()) == (symbol != "✓")
+
+
+def test_hint_and_solution_are_shown_on_demand(shown):
+    q1.hint()
+    q1.solution()
+    q2.solution()
+    assert [repr(text) for text in shown] == [
+        "Count.",
+        "One more.\n\n```python\nx = n + 1\n```",
+        "It breaks.\n\n```python\nprint('broken')\n```",
+    ]
+
+
+def test_wrong_calls_of_check_say_how_to_call_it():
+    with pytest.raises(CourseError, match=r"q1\.check\(x, n\)"):
+        q1.check(2)
+    with pytest.raises(CourseError, match=r"q2\.solution\(\)"):
+        q2.check()
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+def test_each_exercise_of_the_chapter_is_in_its_notebook(path):
+    cells = [c for c in nbformat.read(path, as_version=4).cells if "exercise" in c.metadata]
+    tasks = chapter(path)
+    assert len(tasks) >= 3
+    names = [cell.metadata["exercise"] for cell in cells]
+    assert list(dict.fromkeys(names)) == [f"ch{path.name[:2]}.q{n}" for n in range(1, len(tasks) + 1)]
+    for name, task in tasks.items():
+        kinds = [cell.cell_type for cell in cells if cell.metadata["exercise"] == name]
+        assert kinds == (["markdown", "code"] if task.blank else ["markdown"])
+    for cell in cells:
+        assert cell.source == notebooks.source(cell, notebooks.exercise(cell))
+
+
+def is_empty(statement):
+    """Return whether a statement of a blank says nothing: `name = None`, or a function that returns None."""
+    if isinstance(statement, ast.FunctionDef):
+        body = [part for part in statement.body if not isinstance(part, ast.Expr)]  # without the docstring
+        return len(body) == 1 and isinstance(body[0], ast.Return) and ast.unparse(body[0]) == "return None"
+    return isinstance(statement, ast.Assign) and ast.unparse(statement.value) == "None"
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+def test_no_exercise_gives_its_answer_away(path):
+    for name, task in chapter(path).items():
+        assert task.explanation, name
+        if not task.blank:
+            continue
+        assert all(is_empty(statement) for statement in ast.parse(task.blank).body), name
+        assert task.clue and len(task.wrong) >= 2, name
+        lines = [line.strip() for line in task.code.splitlines()]
+        given = task.blank + task.question
+        assert not [line for line in lines if len(line) > 12 and line in given and line not in task.blank], name
+        values = [line.partition(" = ")[2] for line in lines if " = " in line]
+        assert not [value for value in values if len(value) > 4 and value in given + task.clue], name
 
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
@@ -63,12 +179,14 @@ def test_solutions_are_the_exercises_of_today(path):
     _, expected = notebooks.split(notebooks.answered(course))
     assert [cell.source for cell in solved.cells] == [cell.source for cell in expected.cells]
     assert not [o for c in solved.cells if c.cell_type == "code" for o in c.outputs if o.output_type == "error"]
-    checked = [c for c in solved.cells if c.cell_type == "code" and re.search(r"\bcheck\.\w+\(\s*\"", c.source)]
-    assert len(checked) >= 2 and all(printed(cell).strip().endswith("solved.") for cell in checked)
+    checked = [c for c in solved.cells if c.cell_type == "code" and re.search(r"\bch\d\d\.q\d+\.check\(", c.source)]
+    assert len(checked) >= 2
+    for cell in checked:
+        assert states(cell) and set(states(cell)) <= {"solved", "note"}, cell.source
 
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
-def test_right_answers_are_solved_and_wrong_ones_get_their_hint(path, short_course):
+def test_right_answers_are_solved_and_wrong_ones_are_explained(path, short_course):
     notebook = notebooks.answered(nbformat.read(path, as_version=4), wrong=True)
     notebooks.execute(notebook, FOLDER)
     cells = iter(notebook.cells)
@@ -76,10 +194,10 @@ def test_right_answers_are_solved_and_wrong_ones_get_their_hint(path, short_cour
         task = notebooks.exercise(cell)
         if not task or cell.cell_type == "markdown":
             continue
-        assert len(task["wrong"]) >= 2, cell.source
-        verdicts = printed(cell).splitlines()
-        assert verdicts and all("not answered yet. Hint: " in line for line in verdicts), verdicts
-        verdicts = printed(next(cells)).splitlines()
-        assert verdicts and all(line.endswith(": solved.") for line in verdicts), verdicts
-        for code, hint in task["wrong"]:
-            assert hint in printed(next(cells)), code
+        assert set(states(cell)) == {"open"}, printed(cell)
+        solved = next(cells)
+        assert states(solved) and set(states(solved)) <= {"solved", "note"}, printed(solved)
+        for code, words in task.wrong:
+            verdict = next(cells)
+            assert words in printed(verdict), (code, printed(verdict))
+            assert {"wrong", "note"} & set(states(verdict)), code

@@ -1,13 +1,15 @@
-"""Execute the course's notebooks in place, and write their solutions from the same source.
+"""Execute the course's notebooks in place, and write their exercises and solutions from `qathelpers.exercises`.
 
-An exercise is a cell with the metadata `{"exercise": {"solution": code, "wrong": [[code, hint], ...]}}`. In a code
-cell, the reader replaces the lines up to the first empty line (the blank); the check below the blank stays as it is. A
-markdown cell poses a task without a check; its solution is code whose output answers the task.
+A cell with the metadata `{"exercise": "ch02.q1"}` belongs to this exercise: a markdown cell gets the question, a code
+cell the blank and the call that checks it. An exercise without a check has a markdown cell only, which also gets the
+folded solution.
 
 Run it as `python -m tools.notebooks PATHS`, or as `make notebooks`.
 """
 
+import ast
 import copy
+import importlib
 from pathlib import Path
 
 import click
@@ -17,6 +19,7 @@ from nbconvert.preprocessors import ClearMetadataPreprocessor, CoalesceStreamsPr
 from nbformat import NotebookNode
 
 from qathelpers.common.errors import CourseError
+from qathelpers.exercises.exercise import Exercise
 
 from . import commands
 
@@ -28,23 +31,56 @@ TAGS_WITHOUT_OUTPUT = {"shows-photographs", "shows-a-widget"}
 WIDGET = "application/vnd.jupyter.widget-view+json"  # the MIME type of a widget; progress bars are widgets, too
 
 
-def exercise(cell: NotebookNode) -> dict | None:
-    """Return the solution and the typical wrong answers of an exercise, or None for any other cell."""
-    return cell.metadata.get("exercise")
+def exercise(cell: NotebookNode) -> Exercise | None:
+    """Return the exercise that a cell belongs to, or None for any other cell.
+
+    Raises:
+        CourseError: If there is no such exercise.
+    """
+    name = cell.metadata.get("exercise")
+    if name is None:
+        return None
+    chapter, _, question = name.partition(".")
+    try:
+        return getattr(importlib.import_module(f"qathelpers.exercises.{chapter}"), question)
+    except (ImportError, AttributeError) as error:
+        raise CourseError(f"A cell has the exercise {name}, which is not in qathelpers/exercises: {error}.") from error
 
 
-def fill_in(cell: NotebookNode, code: str) -> str:
-    """Return the source of an exercise's code cell, with `code` in place of the blank."""
-    _, check = cell.source.split("\n\n", 1)
-    return f"{code}\n\n{check}"
+def source(cell: NotebookNode, task: Exercise) -> str:
+    """Return the source of a cell that belongs to an exercise: the question, or the blank and its check."""
+    if cell.cell_type == "code":
+        return fill_in(task, task.blank)
+    question = f"**{task.number}.** {task.question}"
+    if task.blank:
+        return question
+    return f"{question}\n\n<details><summary>Solution</summary>\n\n{task.solution_text()}\n\n</details>"
+
+
+def fill_in(task: Exercise, code: str) -> str:
+    """Return the source of an exercise's code cell, with `code` in place of the blank, spaced as ruff formats it."""
+    ends_with_block = isinstance(ast.parse(code).body[-1], ast.FunctionDef | ast.ClassDef)
+    return code + ("\n\n\n" if ends_with_block else "\n\n") + task.call
+
+
+def with_exercises(notebook: NotebookNode) -> NotebookNode:
+    """Return a copy of `notebook` whose exercises are those of `qathelpers.exercises`."""
+    result = copy.deepcopy(notebook)
+    for cell in result.cells:
+        if task := exercise(cell):
+            cell.source = source(cell, task)
+    return result
 
 
 def answers(cell: NotebookNode) -> list[str]:
-    """Return the source of an exercise's cell once per answer: first with the solution, then with each wrong answer."""
+    """Return code for an exercise's cell, once per answer: first the solution, then each typical wrong answer.
+
+    The markdown cell of an exercise with a check has none, because its code cell has them.
+    """
     task = exercise(cell)
-    if cell.cell_type == "markdown":
-        return [task["solution"]]
-    return [fill_in(cell, code) for code in (task["solution"], *(code for code, _ in task["wrong"]))]
+    if cell.cell_type == "code":
+        return [fill_in(task, code) for code in (task.code, *(code for code, _ in task.wrong))]
+    return [] if task.blank else [task.code]
 
 
 def answered(notebook: NotebookNode, wrong: bool = False) -> NotebookNode:
@@ -54,13 +90,13 @@ def answered(notebook: NotebookNode, wrong: bool = False) -> NotebookNode:
         notebook: A notebook of the course.
         wrong: Whether the solution is followed by cells with the typical wrong answers.
     """
-    result = copy.deepcopy(notebook)
-    result.cells = []
-    for cell in notebook.cells:
-        result.cells.append(copy.deepcopy(cell))
+    result = with_exercises(notebook)
+    cells, result.cells = result.cells, []
+    for cell in cells:
+        result.cells.append(cell)
         if exercise(cell):
-            for number, source in enumerate(answers(cell) if wrong else answers(cell)[:1]):
-                new = nbformat.v4.new_code_cell(source, id=f"{cell.id}-answer{number}", metadata={"answer": number})
+            for number, code in enumerate(answers(cell) if wrong else answers(cell)[:1]):
+                new = nbformat.v4.new_code_cell(code, id=f"{cell.id}-answer{number}", metadata={"answer": number})
                 result.cells.append(new)
     return result
 
@@ -84,6 +120,9 @@ def split(notebook: NotebookNode) -> tuple[NotebookNode, NotebookNode]:
     opening = solved.cells[0].source.replace("\n", ": solutions\n", 1)
     solved.cells[0].source = opening.replace("/notebooks/", "/notebooks/solutions/")  # in the badge, if there is one
     for cell in solved.cells:
+        if task := exercise(cell):
+            why = f"\n\n{task.explanation}" if task.explanation else ""
+            cell.source = f"**{task.number}.** {task.question}{why}"
         cell.metadata.pop("exercise", None)
     return clean(course), clean(solved)
 

@@ -1,5 +1,1 @@
-"""The exercises of the notebooks: `check` compares a reader's answers with the expected ones."""
-
-from . import check
-
-__all__ = ["check"]
+"""The exercises of the notebooks, one module per chapter; a notebook imports its own, as in `from ... import ch02`."""
