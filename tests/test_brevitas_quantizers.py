@@ -1,4 +1,4 @@
-"""Every weight quantizer that Brevitas ships is trained, saved, loaded, resumed and packed, or refused."""
+"""Every quantizer that Brevitas ships is trained, saved, loaded, resumed and packed, or refused."""
 
 import brevitas.nn as qnn
 import brevitas.quant
@@ -7,6 +7,7 @@ import torch
 from brevitas.quant import Int8WeightPerChannelFloat, Int8WeightPerTensorFloat
 from torch import nn
 
+from qathelpers.analysis import costs
 from qathelpers.common.errors import CourseError
 from qathelpers.nets import Recipe, Scheme, build, quantizers, weights
 from qathelpers.training import checkpoint, fit, make_optimizers, predict
@@ -21,6 +22,14 @@ QUANTIZERS = {name: getattr(brevitas.quant, name) for name in SHIPPED} | {
 COMPLETE = [name for name, quantizer in QUANTIZERS.items() if not quantizers.problem_with(quantizer)]
 
 
+ACTIVATIONS = {
+    name: getattr(brevitas.quant, name)
+    for name in dir(brevitas.quant)
+    if quantizers.is_activation_quantizer(getattr(brevitas.quant, name))
+}
+COMPLETE_ACTIVATIONS = [name for name, quantizer in ACTIVATIONS.items() if not quantizers.problem_with(quantizer)]
+
+
 def small_net(quantizer):
     torch.manual_seed(0)
     return nn.Sequential(
@@ -33,7 +42,7 @@ def small_net(quantizer):
 
 
 def test_there_are_many():
-    assert len(COMPLETE) > 50
+    assert len(COMPLETE) > 50 and len(COMPLETE_ACTIVATIONS) > 30
 
 
 @pytest.mark.parametrize("name", sorted(set(QUANTIZERS) - set(COMPLETE)))
@@ -58,6 +67,43 @@ def test_a_trained_net_is_loaded_as_it_was_saved(name, tiny, tmp_path):
         loaded = predict(checkpoint.load(path, small_net(QUANTIZERS[name])), few.test_images)
         assert torch.allclose(loaded, expected, atol=1e-5)
     assert torch.equal(predict(net, few.test_images), expected)  # saving left the net alone
+
+
+@pytest.mark.parametrize("name", sorted(set(ACTIVATIONS) - set(COMPLETE_ACTIVATIONS)))
+def test_an_activation_quantizer_that_is_incomplete_is_refused_by_the_scheme(name):
+    with pytest.raises(CourseError) as caught:
+        Scheme("MyNN", "W32A8", activation=ACTIVATIONS[name])
+    assert "activation" in str(caught.value) and ACTIVATIONS[name].__name__ in str(caught.value)
+
+
+@pytest.mark.parametrize("name", COMPLETE_ACTIVATIONS)
+def test_a_net_with_quantized_activations_is_loaded_and_resumed_as_it_was_saved(name, tiny, tmp_path):
+    scheme, few = Scheme("MyNN", "W32A8", activation=ACTIVATIONS[name]), tiny.take(60, 20)
+    net = build(scheme, "lenet")
+    path = checkpoint.save(net, tmp_path / "untrained.safetensors", {"name": "MyNN", "arch": "lenet"})
+    assert torch.equal(
+        predict(checkpoint.load(path, build(scheme, "lenet", 1)), few.test_images), predict(net, few.test_images)
+    )
+
+    history = fit(net, few, 2, device="cpu", **QUIET)
+    expected = predict(net, few.test_images)
+    path = checkpoint.save(net, tmp_path / "net.safetensors", history.config)
+    assert torch.equal(predict(checkpoint.load(path, build(scheme, "lenet")), few.test_images), expected)
+
+    def stop(history):
+        raise KeyboardInterrupt
+
+    fit(build(scheme, "lenet"), few, 2, device="cpu", folder=tmp_path, on_epoch=stop, **QUIET)
+    resumed = fit(build(scheme, "lenet"), few, 2, device="cpu", folder=tmp_path, **QUIET)
+    for column in ("train_loss", "test_loss"):
+        assert resumed[column].tolist() == history[column].tolist()
+
+
+@pytest.mark.parametrize("name", COMPLETE_ACTIVATIONS)
+def test_the_costs_have_the_bits_of_the_activations(name):
+    net = build(Scheme("MyNN", "W32A8", activation=ACTIVATIONS[name]), "lenet")
+    bits = {"SignedBinaryActPerTensorConst": 1, "SignedTernaryActPerTensorConst": 2, "NoneActQuant": 32}.get(name, 8)
+    assert costs.layers(net)["A"].tolist() == [8, bits, bits, bits, bits]
 
 
 @pytest.mark.parametrize("name", ["learned", "learned per channel", "Int8WeightPerTensorFloatMSE", "of the course"])

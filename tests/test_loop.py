@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from brevitas.quant import SignedTernaryWeightPerTensorConst
+from brevitas.quant import Int8ActPerTensorFloat, ShiftedUint8ActPerTensorFloat, SignedTernaryWeightPerTensorConst
 from torch import nn
 
 from qathelpers.common import hardware
 from qathelpers.common.errors import CourseError
 from qathelpers.data import normalize
 from qathelpers.nets import Recipe, build
-from qathelpers.training import History, checkpoint, fit, make_optimizers, train_step
+from qathelpers.training import History, checkpoint, fit, make_optimizers, predict, train_step
 
 RECIPE = Recipe(batch_size=64)
 
@@ -107,6 +107,72 @@ def test_an_interrupted_training_resumes_bit_for_bit(tiny, tmp_path, name):
     for net in (fresh, checkpoint.load(tmp_path / "part" / f"{name}.safetensors")):
         assert all(torch.equal(value, net.state_dict()[key]) for key, value in whole_net.state_dict().items())
     assert not list((tmp_path / "part").glob("*.resume.*"))
+
+
+def interrupted(make, dataset, folder):
+    """Return the histories of a training in one go and of one that was interrupted after its first epoch."""
+
+    def stop(history):
+        raise KeyboardInterrupt
+
+    options = {"recipe": RECIPE, "device": "cpu"}
+    whole = fit(make(), dataset, 3, **options)
+    fit(make(), dataset, 3, folder=folder, on_epoch=stop, **options)
+    return whole, fit(make(), dataset, 3, folder=folder, **options)
+
+
+def test_dropout_draws_the_same_in_a_resumed_training_and_leaves_the_readers_random_numbers_alone(tiny, tmp_path):
+    def make():
+        torch.manual_seed(1)
+        return nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(3072, 10))
+
+    whole, resumed = interrupted(make, tiny.take(100, 20), tmp_path)
+    assert len(set(whole["train_loss"])) == 3 and resumed["train_loss"].tolist() == whole["train_loss"].tolist()
+    torch.manual_seed(7)
+    fit(make(), tiny.take(20, 20), 1, recipe=RECIPE, device="cpu", seed=3)
+    drawn = torch.rand(3)
+    torch.manual_seed(1)
+    make()
+    assert torch.equal(drawn, torch.rand(3))
+
+
+@pytest.mark.parametrize(
+    ("quantizer", "options"),
+    [
+        (Int8ActPerTensorFloat, {}),  # collects statistics during all of this training
+        (Int8ActPerTensorFloat, {"collect_stats_steps": 6}),  # until the second epoch
+        (Int8ActPerTensorFloat, {"scaling_impl_type": "stats"}),  # a running mean
+        (ShiftedUint8ActPerTensorFloat, {}),
+    ],
+)
+def test_a_training_resumes_while_activation_quantizers_collect_statistics(tiny, tmp_path, quantizer, options):
+    def make():
+        torch.manual_seed(1)
+        act = qnn.QuantReLU(act_quant=quantizer.let(**options) if options else quantizer)
+        return nn.Sequential(nn.Flatten(), nn.Linear(3072, 16), act, nn.Linear(16, 10))
+
+    whole, resumed = interrupted(make, tiny.take(100, 20), tmp_path)
+    for column in ("train_loss", "test_loss"):
+        assert resumed[column].tolist() == whole[column].tolist()
+
+
+class Tutorial(nn.Module):
+    """A net that calls `view` on its images and on the result of a convolution, as in many tutorials."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.head, self.skip = nn.Conv2d(3, 4, 3, stride=4), nn.Linear(256, 10), nn.Linear(3072, 10)
+
+    def forward(self, images):
+        return self.head(self.conv(images).view(-1, 256)) + self.skip(images.view(len(images), -1))
+
+
+def test_a_net_with_view_trains(tiny):
+    net = Tutorial()
+    history = fit(net, tiny, 1, recipe=RECIPE, device="cpu")
+    assert len(history) == 1
+    accuracy = (predict(net, tiny.test_images).argmax(1) == tiny.test_labels).double().mean().item()
+    assert accuracy == pytest.approx(history["test_acc"][-1])
 
 
 class Exploding(nn.Module):

@@ -39,16 +39,28 @@ def bullets(text):
 
 
 def test_the_course_has_its_notebooks():
-    numbers = [path.name[:2] for path in PATHS]
-    assert len(numbers) == len(set(numbers))
-    assert {"00", "01", "02", "03", "04", "05"} <= set(numbers)
+    assert [path.name[:2] for path in PATHS] == [f"{number:02d}" for number in range(10)]
+
+
+def links(notebook):
+    """Return the notebooks that the text links to."""
+    return set(re.findall(r"\]\((\d\d_\w+\.ipynb)\)", "\n".join(sources(notebook, "markdown"))))
+
+
+def test_links_lead_to_notebooks_forward_and_back(path, notebook):
+    names = [other.name for other in PATHS]
+    position = names.index(path.name)
+    found = links(notebook)
+    assert found <= set(names)
+    assert not position or found & set(names[:position]), "it does not say what it builds on"
+    assert position == len(names) - 1 or names[position + 1] in found, "it does not say what comes next"
 
 
 def test_skeleton(path, notebook):
     texts = sources(notebook, "markdown")
     opening = texts[0]
     assert opening.startswith(f"# {path.name[:2]} ")
-    assert FIRST in opening and "**Time:**" in opening
+    assert FIRST in opening and "**Before:**" in opening and "**Time:**" in opening
     assert "CPU" in opening.split("**Time:**")[1] and "T4" in opening.split("**Time:**")[1]
     seen = next(text for text in texts if f"## {LAST}" in text).split(LAST)[1].split("## ")[0]
     assert 3 <= len(bullets(opening)) <= 5
@@ -78,14 +90,6 @@ def test_the_setup_cell_installs_the_course_on_colab_alone(address, colab, monke
         exec(cell, {"get_ipython": lambda: shell})  # noqa: S102, the cell is one of the course's own
     calls = [mock.call("pip", "install --quiet git+{ADDRESS}")] if address and colab else []
     assert shell.run_line_magic.mock_calls == calls
-
-
-def test_exercises_have_visible_checks(notebook):
-    checked = [cell for cell in notebook.cells if cell.cell_type == "code" and "exercise" in cell.metadata]
-    assert len(checked) >= 2
-    for cell in checked:
-        stub, check = cell.source.split("\n\n", 1)
-        assert "None" in stub and "check." in check and "hint=" in check and "mistakes=" in check
 
 
 def test_cells_are_short(notebook):
@@ -128,6 +132,16 @@ def test_photographs_are_not_in_the_file(notebook):
             assert not cell.outputs
 
 
+def test_figures_have_an_alternative_text_and_a_sentence_beside_them(notebook):
+    for position, cell in enumerate(notebook.cells):
+        pictures = [o for o in cell.get("outputs", []) if "image/png" in o.get("data", {})]
+        for picture in pictures:
+            alt = picture.metadata.get("image/png", {}).get("alt", "")
+            assert len(alt.split()) >= 6, f"no alternative text: {cell.source}"
+        neighbours = notebook.cells[position - 1 : position + 2]
+        assert not pictures or any(cell.cell_type == "markdown" for cell in neighbours), cell.source
+
+
 def widget():
     return nbformat.v4.new_output("display_data", {tool.WIDGET: {"model_id": "1"}, "text/plain": "0%|   | 0/10"})
 
@@ -153,7 +167,7 @@ def test_the_index_of_questions_points_to_sections_that_exist():
     readme = (FOLDER.parent / "README.md").read_text().split("### What users of Brevitas ask")[1].split("\n## ")[0]
     rows = re.findall(r"^\| .+\? \| (\d\d), (.+) \|$|^\| .+ \| (\d\d), (.+) \|$", readme, re.MULTILINE)
     answers = [(a or c, b or d) for a, b, c, d in rows]
-    assert len(answers) == 12
+    assert len(answers) >= 12
     for number, sections in answers:
         (path,) = FOLDER.glob(f"{number}_*.ipynb")
         text = "\n".join(sources(nbformat.read(path, as_version=4), "markdown"))

@@ -1,12 +1,15 @@
+import brevitas.nn as qnn
 import numpy as np
 import pytest
 import torch
+from brevitas.quant import Fp8e4m3WeightPerTensorFloat, Int8ActPerTensorFloat, Int8WeightPerTensorFloat
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
 from qathelpers import nets
 from qathelpers.common.errors import CourseError
-from qathelpers.nets import packing, weights
+from qathelpers.nets import packing, quantizers, weights
 from qathelpers.training import checkpoint
 
 QUANTIZED = [name for name, scheme in nets.SCHEMES.items() if scheme.weight is not None]
@@ -116,3 +119,66 @@ def test_the_size_report_adds_up_to_the_files(name, tmp_path):
     assert totals["float"] <= totals["checkpoint"] and list(report.index) == list(dict.fromkeys(report.index))
     for layer, module in weights.quantized_layers(net).items():
         assert report.loc[layer, "float"] == 4 * module.weight.numel()
+
+
+class Twice(nn.Module):
+    """One layer under two names, as where two parts of a net share it."""
+
+    def __init__(self, quantizer):
+        super().__init__()
+        self.first = self.second = qnn.QuantLinear(16, 16, bias=False, weight_quant=quantizer)
+
+    def forward(self, x):
+        return self.second(self.first(x))
+
+
+@pytest.mark.parametrize(
+    "quantizer",
+    [
+        quantizers.BinaryWeight,
+        quantizers.Int4Weight,
+        Int8WeightPerTensorFloat.let(scaling_impl_type="parameter_from_stats"),
+    ],
+)
+def test_a_layer_with_two_names_is_packed_once(quantizer, tmp_path):
+    net, x = Twice(quantizer).eval(), torch.randn(5, 16)
+    with torch.no_grad():
+        expected = net(x)
+    path = checkpoint.save(net, tmp_path / "net.safetensors", {"precision": "fp32"}, packed=True)
+    with torch.no_grad():
+        assert torch.equal(checkpoint.load(path, Twice(quantizer))(x), expected)
+    tensors, _ = packing.pack_net(net)
+    assert len([name for name in tensors if name.endswith(".weight")]) == 1
+    one = nn.Sequential(net.first)
+    assert packing.kilobytes(net) == packing.kilobytes(one) == packing.size_report(net).loc["all", "packed"] / 1000
+
+
+def test_a_net_that_is_one_layer_is_packed(tmp_path):
+    net, x = qnn.QuantLinear(16, 16, bias=False, weight_quant=quantizers.Int4Weight), torch.randn(5, 16)
+    path = checkpoint.save(net, tmp_path / "net.safetensors", {"precision": "fp32"}, packed=True)
+    loaded = checkpoint.load(path, qnn.QuantLinear(16, 16, bias=False, weight_quant=quantizers.Int4Weight))
+    assert torch.equal(loaded(x), net(x)) and packing.pack_net(net)[0]["weight"].dtype == torch.uint8
+
+
+@pytest.mark.parametrize(
+    ("options", "bits"),
+    [
+        ({"weight_quant": Int8WeightPerTensorFloat, "weight_bit_width": 16}, 16),
+        ({"weight_quant": Fp8e4m3WeightPerTensorFloat}, 8),
+        ({"weight_quant": Int8WeightPerTensorFloat, "weight_bit_width": 1}, 1),  # Brevitas makes NaN of them
+    ],
+)
+def test_weights_that_cannot_be_packed_count_as_the_bits_of_their_quantizer(options, bits):
+    net = nn.Sequential(nn.Linear(4, 64, bias=False), qnn.QuantLinear(64, 64, bias=False, **options))
+    assert packing.levels(net[1]) is None
+    assert packing.kilobytes(net) == (4 * 4 * 64 + 64 * 64 * bits / 8 + 4) / 1000
+    assert packing.size_report(net).loc["1", "packed"] == 64 * 64 * bits / 8 + 4
+
+
+def test_a_net_has_the_same_size_before_and_after_its_first_steps():
+    act = qnn.QuantReLU(act_quant=Int8ActPerTensorFloat)
+    net = nn.Sequential(nn.Linear(4, 4), act, nn.Linear(4, 4), act)
+    before = packing.kilobytes(net)
+    assert before == packing.size_report(net).loc["all", "packed"] / 1000 == 4 * (2 * (16 + 4) + 1) / 1000
+    net.train()(torch.randn(5, 4))
+    assert packing.kilobytes(net) == before

@@ -1,7 +1,14 @@
 import brevitas.nn as qnn
 import pytest
 import torch
-from brevitas.quant import Int8WeightPerTensorFloat, SignedTernaryWeightPerTensorConst
+from brevitas.quant import (
+    Fp8e4m3Weight,
+    Fp8e4m3WeightPerChannelFloat,
+    Int8ActPerTensorFloat,
+    Int8WeightPerTensorFloat,
+    ShiftedUint8ActPerTensorFloat,
+    SignedTernaryWeightPerTensorConst,
+)
 from torch import nn
 
 from qathelpers import nets
@@ -75,3 +82,40 @@ def test_weights_that_are_nan_have_no_integers():
     with pytest.raises(ValueError, match="NaN"):
         weights.integers(layer)
     assert torch.isnan(weights.quantized(layer)).any()
+
+
+@pytest.mark.parametrize("quantizer", [Fp8e4m3Weight, Fp8e4m3WeightPerChannelFloat])
+def test_weights_of_a_floating_point_format_are_reported_as_they_are(quantizer):
+    torch.manual_seed(0)
+    layer = qnn.QuantConv2d(8, 4, 3, bias=False, weight_quant=quantizer)
+    values, row = weights.quantized(layer), weights.report(nn.Sequential(layer)).iloc[0]
+    assert row["levels"] == (values / weights.scale(layer)).half().unique().numel()
+    assert row["zeros"] == pytest.approx((values == 0).float().mean().item(), abs=5e-4)
+    assert not weights.warnings(nn.Sequential(layer)) and not weights.describe("", layer).integers
+    with pytest.raises(ValueError, match="integers"):
+        weights.integers(layer)
+
+
+def test_large_integers_are_integers():
+    torch.manual_seed(0)
+    layer = qnn.QuantConv2d(8, 4, 3, bias=False, weight_quant=Int8WeightPerTensorFloat, weight_bit_width=16)
+    expected = torch.round(weights.quantized(layer).double() / weights.scale(layer).double())
+    assert torch.equal(weights.integers(layer).double(), expected) and expected.abs().max() == 2**15 - 1
+
+
+@pytest.mark.parametrize("quantizer", [Int8ActPerTensorFloat, ShiftedUint8ActPerTensorFloat])
+def test_the_training_state_holds_what_the_state_dict_lacks(quantizer):
+    def make():
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Linear(4, 4), qnn.QuantReLU(act_quant=quantizer), nn.Linear(4, 4))
+
+    batches = torch.randn(6, 5, 4)
+    net, resumed = make().train(), make().train()
+    assert weights.late_parameters(net) and weights.training_state(net).keys() == weights.training_state(make()).keys()
+    for batch in batches[:3]:
+        net(batch)
+    assert not weights.late_parameters(net)
+    weights.load_training_state(resumed, weights.training_state(net))
+    for batch in batches[3:]:
+        assert torch.equal(net(batch), resumed(batch))
+    assert torch.equal(net.eval()(batches[0]), resumed.eval()(batches[0]))

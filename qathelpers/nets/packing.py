@@ -147,18 +147,23 @@ def size_report(net: nn.Module) -> pd.DataFrame:
     """
     checkpoint = {name: tensor.nbytes for name, tensor in net.state_dict().items()}
     floats = {name: size for name, size in checkpoint.items() if not QUANTIZER.search(name)}
-    columns = {"float": floats, "checkpoint": checkpoint, "packed": _packed_bytes(net)}
+    packed = _packed_bytes(net)
+    columns = {"float": floats, "checkpoint": checkpoint, "packed": packed}
     report = pd.DataFrame({title: pd.Series(sizes).groupby(_layer).sum() for title, sizes in columns.items()})
-    report = report.reindex(dict.fromkeys(map(_layer, checkpoint))).fillna(0).astype(int)
+    report = report.reindex(dict.fromkeys(map(_layer, [*checkpoint, *packed]))).fillna(0).astype(int)
     return pd.concat([report, report.sum().rename("all").to_frame().T]).rename_axis("layer")
 
 
 def _packed_bytes(net: nn.Module) -> dict[str, int]:
-    """Return the bytes of each tensor of the packed net; 0 for further names of the same tensor."""
-    sizes, seen = {}, set()
-    for name, tensor in net.state_dict(keep_vars=True).items():
-        sizes[name] = 0 if id(tensor) in seen else tensor.nbytes
-        seen.add(id(tensor))
+    """Return the bytes of each tensor of the packed net; 0 for further names of the same tensor.
+
+    A net has the same size before and after its training, so scales that are learned from statistics on count already.
+    """
+    sizes, seen, parameters = {}, set(), dict(net.named_parameters(remove_duplicate=False))
+    for name, tensor in (net.state_dict(keep_vars=True) | weights.late_parameters(net)).items():
+        owner = id(parameters.get(name, tensor))  # the state_dict can hold a mean instead of the parameter
+        sizes[name] = 0 if owner in seen else tensor.nbytes
+        seen.add(owner)
     for name, layer in weights.quantized_layers(net).items():
         sizes[_key(name, "weight")] = weight_bytes(layer)
     return sizes

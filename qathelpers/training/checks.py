@@ -43,8 +43,10 @@ def _outputs(net: nn.Module, images: torch.Tensor) -> int:
     device = next(net.parameters()).device
     channels, side = images.shape[1], images.shape[-1]
     shape = f"{side} x {side}"
+    pair = in_its_format(net, normalize(images.expand(2, -1, -1, -1).to(device)))
     try:
-        output = copy.deepcopy(net).train()(in_its_format(net, normalize(images.expand(2, -1, -1, -1).to(device))))
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):  # dropout draws random numbers
+            output = copy.deepcopy(net).train()(pair)
     except Exception as error:  # a net of your own can raise anything
         way_out = f"resize the images, or build the net with image_size={side}"
         if spec_of(net).channels not in (None, channels):

@@ -31,7 +31,7 @@ def residual_net(net: ConvNet) -> Figure:
         box(axes, x + 1.57, y, f"ReLU\n3 x 3 conv\n{refine.out_channels} channels\nBN", 0.86, 0.95, "quantized")
         box(axes, x + 2.17, y, "+", 0.22, 0.22)
         arrow(axes, (x + 2.0, y), (x + 2.06, y))
-        arrow(axes, (x + 1.06, y + 0.02), (x + 2.17, y + 0.13), bend=-0.75)
+        arrow(axes, (x + 1.07, y + 0.02), (x + 2.17, y + 0.13), bend=-1.25)
         described.append(f"{widen.out_channels} and {refine.out_channels}")
         x += 2.28
     return _head(figure, axes, net, x, y, described)
@@ -63,11 +63,14 @@ def stem_filters(filters: torch.Tensor, columns: int = 8) -> Figure:
     """
     rows = -(-len(filters) // columns)
     figure, grid = new(0.85 * columns, 0.85 * rows + 0.1, rows, columns, squeeze=False)
-    for axes in grid.flat:
-        axes.axis("off")
-    for axes, one in zip(grid.flat, filters, strict=False):
+    for axes in grid.flat[len(filters) :]:
+        axes.remove()
+    for axes, one in zip(figure.axes, filters, strict=True):
         shown = one.expand(3, -1, -1) if len(one) == 1 else one
         axes.imshow((0.5 + 0.5 * shown / shown.abs().max()).permute(1, 2, 0).numpy())
+        axes.set(xticks=[], yticks=[])
+        axes.grid(False)
+        axes.spines[:].set_visible(True)  # or a uniformly white filter would not be seen
     return figure.with_alt(
         f"The {len(filters)} fixed filters of the stem, {filters.shape[-1]} x {filters.shape[-1]} pixels each: one "
         "uniform brightness, then brightness that changes across the patch more and more often, and slow changes of "
