@@ -111,6 +111,24 @@ def test_only_the_configs_of_grey_images_have_channels(tiny):
     assert configs[0]["net_sha256"] != configs[1]["net_sha256"]
 
 
+class Raising(nn.Module):
+    def __init__(self, error):
+        super().__init__()
+        self.layer, self.error = nn.Linear(3072, 10), error
+
+    def forward(self, images):
+        if self.error:
+            raise self.error
+        return self.layer(images.flatten(1)), "something else"
+
+
+@pytest.mark.parametrize("error", [AssertionError("no QuantTensor"), TypeError("no image"), None])
+def test_a_net_from_elsewhere_that_raises_or_returns_a_tuple_is_refused(error, tiny):
+    with pytest.raises(CourseError) as caught:
+        fit(Raising(error), tiny, 1, device="cpu")
+    assert (str(error) if error else "tuple") in str(caught.value)
+
+
 def test_a_net_that_returns_a_map_is_refused(tiny):
     with pytest.raises(CourseError, match="Conv2d"):
         fit(nn.Conv2d(3, 10, 3), tiny.take(60, 60), 1, device="cpu", **QUIET)
