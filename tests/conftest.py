@@ -4,8 +4,12 @@ import os
 
 import pytest
 import torch
+from hypothesis import settings
 
 from qathelpers.data import Dataset, shapes
+
+settings.register_profile("course", deadline=None)  # a busy machine is not a fault
+settings.load_profile("course")
 
 SETTINGS = {name: value for name, value in os.environ.items() if name.startswith("QAT_")}
 

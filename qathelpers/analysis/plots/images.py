@@ -45,11 +45,12 @@ def image_grid(images: torch.Tensor, titles: Sequence[str], columns: int = 10) -
     """Show uint8 images, RGB (n, 3, h, w) or grey (n, 1, h, w), in rows of `columns`, each with its title above it."""
     rows = -(-len(images) // columns)
     figure, grid = new(columns, 1.25 * rows, rows, columns, squeeze=False)
-    for axes in grid.flat:
-        axes.axis("off")
-    for axes, image, title in zip(grid.flat, images, titles, strict=False):
+    for axes in grid.flat[len(images) :]:
+        axes.remove()
+    for axes, image, title in zip(figure.axes, images, titles, strict=True):
         axes.imshow(image.permute(1, 2, 0).numpy(), cmap="gray", vmin=0, vmax=255)  # RGB images ignore these options
         axes.set_title(title, fontsize="x-small")
+        axes.axis("off")
     return figure.with_alt(f"{len(images)} images of {', '.join(dict.fromkeys(map(str, titles)))}.")
 
 
