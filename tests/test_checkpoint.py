@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from qathelpers import nets
 from qathelpers.common.errors import CourseError
 from qathelpers.common.files import Unreadable
+from qathelpers.nets import Scheme, quantizers
+from qathelpers.nets.identity import structure_digest
 from qathelpers.training import checkpoint
 
 from .odd_files import FILES, PYTORCH, as_it_is, as_nobody, odd_files, shared_folder
@@ -205,3 +207,18 @@ def test_a_disk_that_does_not_answer_is_no_damage(tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoint, "safe_open", mock.Mock(side_effect=OSError(5, "Input/output error")))
     with pytest.raises(Unreadable, match=r"net\.safetensors.*Input/output error"):
         checkpoint.load(path)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("passed", [False, True])
+def test_a_scheme_that_was_edited_under_its_name_does_not_load_the_old_net(tmp_path, monkeypatch, packed, passed):
+    old = Scheme("EditedNN", "W1.58A32", weight=quantizers.TernaryWeight, first_last=quantizers.TernaryWeight)
+    new = Scheme("EditedNN", "W1.58A32", weight=quantizers.BinaryWeight, first_last=quantizers.BinaryWeight)
+    monkeypatch.setitem(nets.SCHEMES, "EditedNN", old)
+    net = nets.build("EditedNN", "lenet")
+    config = {"name": "EditedNN", "arch": "lenet", "net_sha256": structure_digest(net)}
+    path = checkpoint.save(net, tmp_path / "net.safetensors", config, packed=packed)
+    checkpoint.load(path)
+    monkeypatch.setitem(nets.SCHEMES, "EditedNN", new)
+    with pytest.raises(CourseError, match="net_sha256"):
+        checkpoint.load(path, nets.build("EditedNN", "lenet") if passed else None)

@@ -120,3 +120,9 @@ def test_the_runs_of_another_user_are_found_or_the_folder_is_named(monkeypatch):
                 with as_nobody(), pytest.raises(CourseError, match=r"shapes.*QAT_RESULTS_DIR"):
                     read()
             closed.chmod(0o755)
+
+
+@pytest.mark.parametrize("arch", ["../evil", "../../evil", "a/b", "", ".hidden", "x" * 81])
+def test_the_name_of_an_architecture_never_leads_out_of_the_results(arch):
+    with pytest.raises(CourseError, match="architecture"):
+        results.run_folder("shapes", arch)

@@ -98,8 +98,11 @@ def q3(fake_quantize):
 
 def _gradient(fake_quantize) -> Verdict:
     x = torch.tensor([-2.0, -0.2, 0.3, 0.9], requires_grad=True)
-    y = fake_quantize(x, 0.25, 3)
-    if not y.requires_grad:
+    try:
+        y = fake_quantize(x, 0.25, 3)
+    except Exception as error:  # the reader's code may raise anything
+        return Verdict("gradient", "wrong", f"With requires_grad=True, it raises {type(error).__name__}: {error}")
+    if not isinstance(y, torch.Tensor) or not y.requires_grad:
         return Verdict("gradient", "wrong", "There is no gradient: the result is not connected to x.")
     y.sum().backward()
     if x.grad.tolist() == [0, 1, 1, 0]:

@@ -7,7 +7,7 @@ from torch import nn
 from ..common import settings
 from ..common.errors import CourseError
 from ..common.files import files_in
-from ..data.dataset import Dataset
+from ..data.dataset import NAME, Dataset
 from ..nets.architectures import build
 from ..nets.recipe import Recipe
 from ..nets.schemes import SCHEMES, Scheme
@@ -21,7 +21,17 @@ NUMBERS = ("kB", "test_acc")  # keys that a config may have; None where nothing 
 
 
 def run_folder(data_name: str, arch: str) -> Path:
-    """Return the folder of the runs of an architecture on a data set; data sets never share a folder."""
+    """Return the folder of the runs of an architecture on a data set; data sets never share a folder.
+
+    Raises:
+        CourseError: If one of the names cannot be the name of a folder.
+    """
+    for kind, name in (("data set", data_name), ("architecture", arch)):
+        if not NAME.fullmatch(str(name)):
+            raise CourseError(
+                f"{name!r} cannot be the name of a folder: give the {kind} a name of up to 80 letters, digits, spaces "
+                "or . + - _"
+            )
     return settings.results_dir() / data_name / arch
 
 

@@ -13,6 +13,7 @@ from ..common.errors import CourseError
 from ..common.files import PYTORCH, SAFETENSORS, check_readable, format_of, unreadable, write_atomically
 from ..nets import packing, weights
 from ..nets.architectures import NetSpec, architecture, build, spec_of
+from ..nets.identity import structure_digest
 from ..nets.schemes import SCHEMES
 
 Tensors = dict[str, torch.Tensor]
@@ -79,13 +80,15 @@ def load(path: str | Path, net: nn.Module | None = None) -> nn.Module:
     if net is None:
         net = _build(config, path)
     device = next((parameter.device for parameter in net.parameters()), torch.device("cpu"))
+    other = _other_structure(net, config)  # before unpacking, which replaces quantizers of the net
     tensors, layers = _unwrapped(net, tensors, header.get("packed", {}))
-    if "packed" in header:
+    if "packed" in header and not other:
         try:
             tensors = packing.unpack_net(net, tensors, layers)
         except (KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
             raise CourseError(f"{path} is damaged ({error}): replace it with a fresh copy.") from error
-    problem = misfits(net, tensors) or _other_scheme(net, config)
+    still_packed = "packed" in header and other
+    problem = ("" if still_packed else misfits(net, tensors)) or other or _other_scheme(net, config)
     if problem:
         spec = spec_of(net)
         advice = "build the net that the file was saved from" + (", or leave the net out" if _is_known(config) else "")
@@ -94,6 +97,14 @@ def load(path: str | Path, net: nn.Module | None = None) -> nn.Module:
         )
     net.load_state_dict(tensors, strict=False)  # `misfits` has compared all names; late parameters may be missing
     return net.to(device).eval()  # Brevitas creates new parameters on the CPU when it loads
+
+
+def _other_structure(net: nn.Module, config: dict | None) -> str:
+    """Return a sentence if the file is from a net with other quantizers or layers; names and shapes can agree."""
+    saved = (config or {}).get("net_sha256")
+    if saved is None or saved == structure_digest(net):
+        return ""
+    return "its layers or quantizers have changed since the file was saved (net_sha256 differs)"
 
 
 def misfits(net: nn.Module, tensors: Tensors, own: Tensors | None = None) -> str:

@@ -40,7 +40,10 @@ def check_training(net: nn.Module, dataset: Dataset, recipe: Recipe) -> None:
 def _outputs(net: nn.Module, images: torch.Tensor) -> int:
     """Return the number of outputs of `net`, found with a copy, so that the net itself does not change."""
     weights.initialize_scales(net)  # Brevitas damages a net that is copied before it has all of its scales
-    device = next(net.parameters()).device
+    parameter = next((p for p in net.parameters() if p.requires_grad), None)
+    if parameter is None:
+        raise CourseError(f"{spec_of(net).name} has no parameters that can be trained: add layers, or unfreeze some.")
+    device = parameter.device
     channels, side = images.shape[1], images.shape[-1]
     shape = f"{side} x {side}"
     pair = in_its_format(net, normalize(images.expand(2, -1, -1, -1).to(device)))
