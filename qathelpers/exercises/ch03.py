@@ -225,8 +225,10 @@ def q6(weight_bytes, norm_bytes, net):
     solution="""
         from qathelpers.training import Muon
 
+
         def muon(parameters):
             return Muon(p for p in parameters if p.ndim > 1)
+
 
         for factor in (1, 100):
             for title, optimizer in {"Adam": adam, "Muon": muon}.items():

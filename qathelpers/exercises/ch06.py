@@ -35,7 +35,7 @@ def q1(lead, ours):
 @exercise(
     blank="disagreement = None",
     hint="Each of the two nets is wrong on about an eighth of the images. Are both nets wrong on the same images?",
-    solution="disagreement = 100 * sum(discordant(correct['PytorchNN'], correct['seed 1'])) / n",
+    solution='disagreement = 100 * sum(discordant(correct["PytorchNN"], correct["seed 1"])) / n',
     explanation="The random initialization and the random order of the images are enough to change many predictions.",
     wrong=[("disagreement = 1", "You predicted 1"), ("disagreement = 25", "You predicted 25")],
 )

@@ -114,8 +114,6 @@ def q4(images):
 @exercise(
     hint="A net that is right with probability 0.75 is a biased coin: `torch.rand(5000) < 0.75` is one evaluation.",
     solution="""
-    import torch
-
     torch.manual_seed(0)
     validation = (torch.rand(30, 5000) < 0.75).float().mean(1)
     test = (torch.rand(30, 10000) < 0.75).float().mean(1)
