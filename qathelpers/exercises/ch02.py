@@ -79,7 +79,7 @@ def q2(integers):
             "    return StraightThrough.apply((x / scale).clamp(-highest, highest))",
             "Multiply by the scale",
         ),
-        ("def fake_quantize(x, scale, bits):\n    return quantize(x, scale, bits)[0]", "no gradient"),
+        ("def fake_quantize(x, scale, bits):\n    return quantize(x, scale, bits)[0]", "the gradient is [0.0, 0.0"),
         ("def fake_quantize(x, scale, bits):\n    return x.rounded()", "AttributeError"),
     ],
 )
