@@ -25,7 +25,7 @@ lab: $(READY)  ## open the course in JupyterLab
 test: $(READY) lint  ## run the tests, and every notebook on a small part of the data; PYTEST='-m slow' runs the slow tests
 	@results=$$(mktemp -d) && trap 'rm -rf "$$results"' EXIT && \
 	env $(SHORT) QAT_RESULTS_DIR=$$results OMP_NUM_THREADS=1 \
-	$(BIN)/python -m pytest tests notebooks --numprocesses=auto --dist=loadfile \
+	$(BIN)/python -m pytest tests $(NOTEBOOKS) --numprocesses=auto --dist=loadfile \
 	--nbval-lax --nbval-current-env --nbval-cell-timeout=600 -m "not slow" $(PYTEST)
 
 lint: $(READY)
