@@ -22,6 +22,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has the setting")
 def test_freed_memory_is_used_again_without_the_kernel():
     """A tensor of 40 MB has 10,000 pages, or 20 huge ones; without the setting, each repetition faults on all again."""

@@ -94,6 +94,7 @@ def epochs_on_disk(folder):
     return len(History.load(path)) if path.exists() else 0
 
 
+@pytest.mark.slow
 def test_fifty_kills_lose_nothing_but_the_epochs_under_way(start, undisturbed, tmp_path):
     whole, preparation = undisturbed
     epoch = History.load(whole / f"{NAME}.npy")["seconds"].min()  # the shortest epoch: the machine did nothing else

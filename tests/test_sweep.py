@@ -38,6 +38,7 @@ def workers_of(process):
     return [int(row.split()[0]) for row in rows.splitlines() if "spawn_main" in row]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="finds the workers with ps")
 def test_a_killed_worker_is_replaced_and_what_is_finished_is_skipped(start, tmp_path, monkeypatch, capsys):
     folder = tmp_path / "runs" / "shapes" / "lenet"
