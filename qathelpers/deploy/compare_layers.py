@@ -130,7 +130,7 @@ def _of_file(
     for source in dict.fromkeys(sources.values()):
         if source not in known:
             model.graph.output.append(onnx.helper.make_empty_tensor_value_info(source))
-    computed = _run(model, images, exact)
+    computed = onnx_export.all_outputs(model.SerializeToString(), exact)(images)
     return {name: computed[source] for name, source in sources.items()}
 
 
@@ -144,18 +144,6 @@ def _output_of(model, name: str) -> str | None:
         scope += f"/{scope.rpartition('/')[2]}.{part}" if part.isdigit() and scope else f"/{part}"
     steps = [node for node in model.graph.node if node.name.startswith(f"{scope}/")]
     return steps[-1].output[0] if steps else None
-
-
-def _run(model, images: torch.Tensor, exact: bool) -> dict[str, torch.Tensor]:
-    """Return all outputs of an ONNX model by their names."""
-    import onnxruntime
-
-    options, levels = onnxruntime.SessionOptions(), onnxruntime.GraphOptimizationLevel
-    options.graph_optimization_level = levels.ORT_ENABLE_BASIC if exact else levels.ORT_ENABLE_ALL
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    names = [output.name for output in session.get_outputs()]
-    values = session.run(names, {session.get_inputs()[0].name: images.cpu().contiguous().numpy()})
-    return {name: torch.from_numpy(value) for name, value in zip(names, values, strict=True)}
 
 
 def _difference(name: str, expected: torch.Tensor, found: torch.Tensor | None) -> float:

@@ -117,14 +117,34 @@ def session(path: str | Path, exact: bool = True, threads: int = 0) -> Callable[
         exact: See `run`.
         threads: The number of CPU threads; 0 means all.
     """
+    run_all = all_outputs(str(path), exact, threads)
+    return lambda images: next(iter(run_all(images).values()))
+
+
+def all_outputs(
+    model: str | bytes, exact: bool = True, threads: int = 0
+) -> Callable[[torch.Tensor], dict[str, torch.Tensor]]:
+    """Load a QCDQ model and return a function from normalized images (n, channels, h, w) to all outputs, by name.
+
+    Args:
+        model: The path of an ONNX file, or the content of one.
+        exact: See `run`.
+        threads: The number of CPU threads; 0 means all.
+    """
     import onnxruntime
 
     options, levels = onnxruntime.SessionOptions(), onnxruntime.GraphOptimizationLevel
     options.graph_optimization_level = levels.ORT_ENABLE_BASIC if exact else levels.ORT_ENABLE_ALL
     options.intra_op_num_threads = threads
-    model = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    (name,) = (node.name for node in model.get_inputs())
-    return lambda images: torch.from_numpy(model.run(None, {name: _numpy(images)})[0])
+    loaded = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    (source,) = (node.name for node in loaded.get_inputs())
+    names = [node.name for node in loaded.get_outputs()]
+
+    def run_all(images: torch.Tensor) -> dict[str, torch.Tensor]:
+        values = loaded.run(names, {source: _numpy(images)})
+        return {name: torch.from_numpy(value) for name, value in zip(names, values, strict=True)}
+
+    return run_all
 
 
 def _write(net: nn.Module, file: Path, format: str, example: torch.Tensor, remedy: str) -> None:

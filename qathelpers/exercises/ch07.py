@@ -123,7 +123,7 @@ def q3(dot):
         def corrected(wrong, kernel, inside):
             return None
     """,
-    hint="Outside the image, each term is -1 times a weight of the kernel, but it should be 0. What has to be added?",
+    hint="Outside the image, each term should be 0, but it is -1 times a weight of the kernel. What has to be added?",
     solution="""
         def corrected(wrong, kernel, inside):
             return wrong + kernel[~inside].sum()

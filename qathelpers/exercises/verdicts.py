@@ -61,14 +61,9 @@ def number(
 
     `praise` says what the solution shows. It is part of the verdict only if the answer is correct.
     """
-    if answer is None:
-        return Verdict(name, "open")
-    try:
-        value = float(answer)
-    except (TypeError, ValueError, RuntimeError):  # RuntimeError: a tensor with more than one element
-        return Verdict(name, "wrong", "A number is expected here.")
-    if math.isnan(value):
-        return Verdict(name, "wrong", "A number is expected here, not NaN.")
+    value = _as_number(name, answer)
+    if isinstance(value, Verdict):
+        return value
     if _near(value, expected, tolerance):
         return Verdict(name, "solved", praise)
     for wrong, sentence in mistakes:
@@ -152,14 +147,22 @@ def prediction(name: str, answer: object, measured: float, *, lesson: str = "", 
         lesson: One or two sentences on what the comparison shows.
         close: The largest relative difference that is called close.
     """
+    value = _as_number(name, answer)
+    if isinstance(value, Verdict):
+        return value
+    near = "Close: you" if _near(value, measured, close) else "You"
+    return Verdict(name, "note", f"{near} predicted {value:g}; the measured value is {measured:.3g}. {lesson}".strip())
+
+
+def _as_number(name: str, answer: object) -> float | Verdict:
+    """Return the answer as a number, or the verdict on an answer that is missing or not a number."""
     if answer is None:
         return Verdict(name, "open")
     try:
         value = float(answer)
-    except (TypeError, ValueError, RuntimeError):
+    except (TypeError, ValueError, RuntimeError):  # RuntimeError: a tensor with more than one element
         return Verdict(name, "wrong", "A number is expected here.")
-    near = "Close: you" if _near(value, measured, close) else "You"
-    return Verdict(name, "note", f"{near} predicted {value:g}; the measured value is {measured:.3g}. {lesson}".strip())
+    return Verdict(name, "wrong", "A number is expected here, not NaN.") if math.isnan(value) else value
 
 
 def _near(value: float, expected: object, tolerance: float) -> bool:

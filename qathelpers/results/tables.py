@@ -7,7 +7,7 @@ import pandas as pd
 from ..common import settings
 from ..common.errors import CourseError
 from ..common.files import files_in
-from ..training.history import History, same_evaluation
+from ..training.history import History, by_net, check_one_data_set, same_evaluation
 from .recorded import recorded_histories
 from .runs import find_histories
 
@@ -27,9 +27,7 @@ def table(histories: list[History]) -> pd.DataFrame:
     for history in histories:
         if not len(history):
             raise CourseError(f"{history.name} has no epoch to show: its training was stopped in the first one.")
-    data = {history.config["data"] for history in histories}
-    if len(data) > 1:
-        raise CourseError(f"These runs are on {' and '.join(sorted(data))}: compare runs on one data set.")
+    check_one_data_set(histories)
     rows = [
         {
             "net": history.name,
@@ -62,11 +60,8 @@ def summarize(histories: list[History]) -> pd.DataFrame:
         CourseError: In the cases that `table` names.
     """
     table(histories)  # raises if they cannot be compared
-    groups: dict[str, list[History]] = {}
-    for history in histories:
-        groups.setdefault(history.name, []).append(history)
     rows = []
-    for name, runs in groups.items():
+    for name, runs in by_net(histories).items():
         evaluation, accuracies = same_evaluation(runs)
         test = pd.Series(accuracies)
         train = pd.Series([history["train_acc"][-1] for history in runs])

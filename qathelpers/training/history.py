@@ -145,6 +145,25 @@ class History:
         return cls(config, rows)
 
 
+def check_one_data_set(histories: Sequence[History]) -> None:
+    """Check that all runs are on one data set.
+
+    Raises:
+        CourseError: If they are on several.
+    """
+    data = sorted({history.config["data"] for history in histories})
+    if len(data) > 1:
+        raise CourseError(f"These runs are on {' and '.join(data)}: compare runs on one data set.")
+
+
+def by_net(histories: Sequence[History]) -> dict[str, list[History]]:
+    """Return the runs of each net, by the net's name."""
+    groups: dict[str, list[History]] = {}
+    for history in histories:
+        groups.setdefault(history.name, []).append(history)
+    return groups
+
+
 def same_evaluation(histories: Sequence[History]) -> tuple[str, list[float]]:
     """Return a precision in which all runs were evaluated, and the test accuracy of each run in it: fp32 if possible.
 

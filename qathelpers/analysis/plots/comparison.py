@@ -6,7 +6,7 @@ from math import sqrt
 import numpy as np
 
 from ...common.errors import CourseError
-from ...training.history import History, same_evaluation
+from ...training.history import History, by_net, check_one_data_set, same_evaluation
 from ..figure import Figure, colour, new
 from .curves import title
 
@@ -26,7 +26,7 @@ def end_points(histories: Sequence[History]) -> Figure:
     Raises:
         CourseError: If there is no run, if a run has no epochs, or if the runs are on several data sets.
     """
-    rows = sorted(_by_net(histories).items(), key=lambda row: np.mean(row[1]))
+    rows = sorted(_accuracies(histories).items(), key=lambda row: np.mean(row[1]))
     figure, axes = new(6.4, 1.1 + ROW * len(rows))
     for height, (name, values) in enumerate(rows):
         shade = colour(name)
@@ -50,17 +50,12 @@ def standard_error(values: Sequence[float]) -> float | None:
     return float(np.std(values, ddof=1) / sqrt(len(values))) if len(values) > 1 else None
 
 
-def _by_net(histories: Sequence[History]) -> dict[str, list[float]]:
+def _accuracies(histories: Sequence[History]) -> dict[str, list[float]]:
     """Return the test accuracies of the runs of each net, all of a net in one precision if there is one."""
     if not histories or not all(len(history) for history in histories):
         raise CourseError("There is no end point to show: pass runs with at least one finished epoch.")
-    data = sorted({history.config["data"] for history in histories})
-    if len(data) > 1:
-        raise CourseError(f"These runs are on {' and '.join(data)}: compare runs on one data set.")
-    groups: dict[str, list[History]] = {}
-    for history in histories:
-        groups.setdefault(history.name, []).append(history)
-    return {name: same_evaluation(runs)[1] for name, runs in groups.items()}
+    check_one_data_set(histories)
+    return {name: same_evaluation(runs)[1] for name, runs in by_net(histories).items()}
 
 
 def _row(name: str, values: Sequence[float]) -> str:
