@@ -176,8 +176,8 @@ def test_the_explorer_in_02_follows_its_controls(open_and_run):
     keep(page, explorer, "explorer")
 
 
-def test_the_guesser_in_05_takes_a_photo(open_and_run):
-    page = open_and_run("05_results_comparison")
+def test_the_guesser_in_06_takes_a_photo(open_and_run):
+    page = open_and_run("06_results_comparison")
     guesser = widget_with(page, "disagree →")
     guesser.wait_for(timeout=4 * MINUTE)
     button(guesser, "disagree →").click()
