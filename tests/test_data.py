@@ -166,6 +166,8 @@ def test_the_status_says_where_cifar10_is(small_cifar, tmp_path, monkeypatch):
 def test_the_validation_split_is_taken_from_the_training_set(tiny):
     split = tiny.validation_split(100)
     assert torch.equal(torch.cat([split.train_images, split.test_images]), tiny.train_images)
+    assert (tiny.held_out, split.held_out, split.take(10, 10).held_out) == ("test", "validation", "validation")
+    assert "100 validation images" in str(split)
 
 
 COPY = os.environ.get("QAT_DATA_DIR")

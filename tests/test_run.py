@@ -42,6 +42,8 @@ def test_the_config_says_what_is_trained_how_and_on_what(tiny):
     assert Recipe(**config["recipe"]) == RECIPE
     assert config["hardware"] and config["versions"]["torch"] == torch.__version__.split("+")[0] and config["date"]
     assert config["weights"] == 62_242 and 8 < config["kB"] < 62_242 / 4 / 1000
+    assert "evaluated_on" not in config
+    assert plan(tiny.validation_split(100), None)[1].config["evaluated_on"] == "validation"
 
 
 def test_without_a_recipe_it_is_that_of_the_net(tiny):

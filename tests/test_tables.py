@@ -121,3 +121,19 @@ def test_the_leaderboard_has_the_runs_within_the_budget_the_best_first():
     assert list(board.index) == ["BinaryNN", "TernaryNN"] and board["arch"].iloc[0] == "lenet"
     assert list(results.leaderboard("shapes").index) == ["PytorchNN", "BinaryNN", "TernaryNN"]
     assert results.leaderboard("cifar10").empty
+
+
+def test_accuracy_on_validation_images_is_never_called_test_accuracy():
+    tested = history("PytorchNN", accuracy=0.6, kB=10.0)
+    validated = history("BinaryNN", accuracy=0.7, kB=10.0, evaluated_on="validation")
+    assert "validation" in validated.last_line() and "test" not in validated.last_line()
+    for table in (results.table([validated]), results.summarize([validated])):
+        assert table["validation"].item() == pytest.approx(0.7) and "test" not in table.columns
+    for compare in (results.table, results.summarize):
+        with pytest.raises(CourseError, match="BinaryNN"):
+            compare([tested, validated])
+    for run in (tested, validated):
+        run.save(results.run_folder("shapes", "lenet") / f"{run.name}.npy")
+    board = results.leaderboard("shapes")
+    assert list(board.index) == ["BinaryNN", "PytorchNN"]
+    assert board["validation"].notna().tolist() == [True, False] and board["test"].notna().tolist() == [False, True]

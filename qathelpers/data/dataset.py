@@ -27,6 +27,8 @@ class Dataset:
         test_labels: Like `train_labels`.
         classes: The names of the classes.
         name: "cifar10", "shapes", or the name of the reader's own data, which is also the folder of its results.
+        held_out: What the images in the test split are: "test", or "validation" after `validation_split`. Results are
+            labelled with it.
     """
 
     train_images: torch.Tensor
@@ -35,6 +37,7 @@ class Dataset:
     test_labels: torch.Tensor
     classes: tuple[str, ...]
     name: str
+    held_out: str = "test"
 
     def take(self, train: int | None = None, test: int | None = None) -> "Dataset":
         """Return the first `train` training images and the first `test` test images (None: all of them).
@@ -59,7 +62,9 @@ class Dataset:
     def validation_split(self, size: int = 5000) -> "Dataset":
         """Return the training set split in two: its last `size` images take the place of the test images.
 
-        Use it to choose anything (a scheme, a learning rate), so that the test images stay unseen until the end.
+        Use it to choose anything (a scheme, a learning rate), so that the test images stay unseen until the end. `fit`,
+        tables and plots call the accuracy on these images "validation"; histories keep it in the columns `test_loss`
+        and `test_acc`.
 
         Raises:
             ValueError: If `size` leaves no training image or is not a whole number of at least 1, or if the images are
@@ -74,6 +79,7 @@ class Dataset:
             train_labels=self.train_labels[:-size],
             test_images=self.train_images[-size:],
             test_labels=self.train_labels[-size:],
+            held_out="validation",
         )
 
     def check(self, batch_size: int | None = None) -> None:
@@ -168,7 +174,7 @@ class Dataset:
     def __str__(self) -> str:
         """Return the name and the number of images in one line."""
         title = TITLES.get(self.name, self.name)
-        return f"{title}: {len(self.train_labels):,} training and {len(self.test_labels):,} test images"
+        return f"{title}: {len(self.train_labels):,} training and {len(self.test_labels):,} {self.held_out} images"
 
 
 def _check_order(labels: torch.Tensor, split: str) -> None:

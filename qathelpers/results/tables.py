@@ -18,11 +18,13 @@ ORIGINAL = {"PytorchNN": (0.98, 0.57), "TernaryNN": (0.62, 0.56), "BinaryNN": (0
 def table(histories: list[History]) -> pd.DataFrame:
     """Return one row per run: accuracies from 0 to 1, epochs, minutes, data set, hardware.
 
-    `test` is the accuracy of the trained weights on the test images. `evaluated in` is the precision of this
+    `test` is the accuracy of the trained weights on the test images; the column is called `validation` if the runs were
+    trained with `Dataset.validation_split`. `evaluated in` is the precision of this
     evaluation: fp32, or bf16 for older runs whose weights were not kept.
 
     Raises:
-        CourseError: If the runs are on several data sets, or if one of them has no epochs.
+        CourseError: If the runs are on several data sets, if only some were evaluated on validation images, or if one
+            of them has no epochs.
     """
     for history in histories:
         if not len(history):
@@ -34,7 +36,7 @@ def table(histories: list[History]) -> pd.DataFrame:
             "bits": history.config["bits"],
             "kB": history.config.get("kB", float("nan")),
             "train": round(float(history["train_acc"][-1]), 4),
-            "test": round(history.test_acc, 4),
+            history.held_out: round(history.test_acc, 4),
             "evaluated in": history.evaluation,
             "epochs": len(history),
             "minutes": round(float(history["seconds"].sum()) / 60, 1),
@@ -66,7 +68,8 @@ def summarize(histories: list[History]) -> pd.DataFrame:
         test = pd.Series(accuracies)
         train = pd.Series([history["train_acc"][-1] for history in runs])
         row = {"net": name, "runs": len(test), "train": train.mean(), "train std": train.std()}
-        rows.append(row | {"test": test.mean(), "test std": test.std(), "evaluated in": evaluation})
+        held_out = runs[0].held_out
+        rows.append(row | {held_out: test.mean(), f"{held_out} std": test.std(), "evaluated in": evaluation})
     return pd.DataFrame(rows).set_index("net").round(4)
 
 
@@ -100,12 +103,19 @@ def _mean(mean: float, deviation: float) -> str:
 def leaderboard(data_name: str, kilobytes: float = float("inf")) -> pd.DataFrame:
     """Return your own runs whose packed nets have at most `kilobytes` kB, the best run first.
 
-    For runs that were trained with `Dataset.validation_split`, "test" is the accuracy on the validation images.
+    Runs that were trained with `Dataset.validation_split` have their accuracy in the column `validation`, the others in
+    the column `test`.
     """
     folders = [path for path in files_in(settings.results_dir() / data_name, "") if os.path.isdir(path)]
     runs = [(history, folder.name) for folder in folders for history in find_histories(folder)]
     if not runs:
         return pd.DataFrame()
-    board = table([history for history, _ in runs]).reindex(columns=["bits", "kB", "train", "test", "epochs"])
-    board.insert(0, "arch", [history.config.get("arch", folder) for history, folder in runs])
-    return board[board["kB"] <= kilobytes].sort_values("test", ascending=False)
+    boards = []
+    for held_out in ("validation", "test"):
+        own = [(history, folder) for history, folder in runs if history.held_out == held_out]
+        if own:
+            board = table([history for history, _ in own]).reindex(columns=["bits", "kB", "train", held_out, "epochs"])
+            board.insert(0, "arch", [history.config.get("arch", folder) for history, folder in own])
+            boards.append(board.assign(accuracy=board[held_out]))
+    board = pd.concat(boards).sort_values("accuracy", ascending=False).drop(columns="accuracy")
+    return board[board["kB"] <= kilobytes]

@@ -54,6 +54,11 @@ class History:
         return float(self.config.get("test_acc", self["test_acc"][-1] if len(self) else float("nan")))
 
     @property
+    def held_out(self) -> str:
+        """What the columns `test_loss` and `test_acc` were computed on: "test" or "validation" images."""
+        return self.config.get("evaluated_on", "test")
+
+    @property
     def evaluation(self) -> str:
         """Precision in which `test_acc` was computed, "fp32" or "bf16"."""
         return "fp32" if "test_acc" in self.config else self.config.get("evaluation", "unknown")
@@ -81,7 +86,7 @@ class History:
         return (
             f"{self.name} epoch {row['epoch']}/{self.config['epochs']}: "
             f"train loss {row['train_loss']:.3f} acc {row['train_acc']:.4f}, "
-            f"test loss {row['test_loss']:.3f} acc {row['test_acc']:.4f}, {row['seconds']:.1f} s"
+            f"{self.held_out} loss {row['test_loss']:.3f} acc {row['test_acc']:.4f}, {row['seconds']:.1f} s"
         )
 
     def save(self, path: str | Path) -> Path:
@@ -146,14 +151,20 @@ class History:
 
 
 def check_one_data_set(histories: Sequence[History]) -> None:
-    """Check that all runs are on one data set.
+    """Check that all runs are on one data set, and that all were evaluated on test images or all on validation images.
 
     Raises:
-        CourseError: If they are on several.
+        CourseError: If they are on several data sets, or were evaluated on both.
     """
     data = sorted({history.config["data"] for history in histories})
     if len(data) > 1:
         raise CourseError(f"These runs are on {' and '.join(data)}: compare runs on one data set.")
+    if len({history.held_out for history in histories}) > 1:
+        validated = ", ".join(sorted({history.name for history in histories if history.held_out == "validation"}))
+        raise CourseError(
+            f"{validated}: evaluated on validation images, the other runs on test images. Compare runs that were "
+            "evaluated on the same images."
+        )
 
 
 def by_net(histories: Sequence[History]) -> dict[str, list[History]]:

@@ -160,6 +160,8 @@ class Run:
             "data_sha256": _data_digest(dataset),
             "train_images": len(dataset.train_labels),
             "test_images": len(dataset.test_labels),
+            # Only configs of runs that were evaluated on validation images have this key.
+            **({} if dataset.held_out == "test" else {"evaluated_on": dataset.held_out}),
             "epochs": min(epochs, settings.max_epochs() or epochs),
             "seed": seed,
             "recipe": asdict(recipe or spec.recipe),

@@ -12,12 +12,12 @@ LABELS = {"acc": "accuracy", "loss": "cross-entropy (nats)"}
 
 
 def accuracy(histories: Sequence[History]) -> Figure:
-    """Plot the accuracy per epoch: training dashed, test solid."""
+    """Plot the accuracy per epoch: training dashed, test (or validation) solid."""
     return _one(histories, "acc")
 
 
 def loss(histories: Sequence[History]) -> Figure:
-    """Plot the loss per epoch: training dashed, test solid."""
+    """Plot the loss per epoch: training dashed, test (or validation) solid."""
     return _one(histories, "loss")
 
 
@@ -30,7 +30,7 @@ def curves(histories: Sequence[History], epochs: int | None = None) -> Figure:
 
 
 def sizes(histories: Sequence[History]) -> Figure:
-    """Plot the test accuracy of the last epoch against the packed size in kB.
+    """Plot the test (or validation) accuracy of the last epoch against the packed size in kB.
 
     Runs whose config does not contain the size are left out.
     """
@@ -40,10 +40,10 @@ def sizes(histories: Sequence[History]) -> Figure:
         point = history.config["kB"], history.test_acc
         axes.plot(*point, "o", color=colour(history.name))
         axes.annotate(history.name, point, (5, 4), textcoords="offset points", fontsize="small")
-    axes.set(xscale="log", xlabel="kB, packed", ylabel="test accuracy", title=title(histories))
+    axes.set(xscale="log", xlabel="kB, packed", ylabel=f"{_held_out(histories)} accuracy", title=title(histories))
     axes.margins(0.25)
     points = ", ".join(f"{h.name} {h.config['kB']:.0f} kB and {h.test_acc:.3f}" for h in shown)
-    return figure.with_alt(f"Scatter plot of test accuracy against packed size: {points}.")
+    return figure.with_alt(f"Scatter plot of {_held_out(histories)} accuracy against packed size: {points}.")
 
 
 def costs(table: pd.DataFrame) -> Figure:
@@ -82,6 +82,10 @@ def _one(histories: Sequence[History], column: str) -> Figure:
     return figure.with_alt(_alt(histories, column))
 
 
+def _held_out(histories: Sequence[History]) -> str:
+    return " or ".join(sorted({history.held_out for history in histories})) or "test"
+
+
 def _draw(axes: Axes, histories: Sequence[History], column: str, epochs: int | None = None) -> None:
     for history in histories:
         for split, line in (("train", "--"), ("test", "-")):
@@ -93,7 +97,7 @@ def _draw(axes: Axes, histories: Sequence[History], column: str, epochs: int | N
         axes.set_xlim(0.8, max(epochs, 2) + 0.2)
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.plot([], [], "--", color="grey", label="training")
-    axes.plot([], [], "-", color="grey", label="test")
+    axes.plot([], [], "-", color="grey", label=_held_out(histories))
     axes.legend(fontsize="small")
     ends = [(h[f"test_{column}"][-1], h.name, colour(h.name)) for h in histories if len(h)]
     end_labels(axes, ends)
@@ -101,7 +105,7 @@ def _draw(axes: Axes, histories: Sequence[History], column: str, epochs: int | N
 
 def _alt(histories: Sequence[History], column: str) -> str:
     ends = [
-        f"{h.name} ends at {h[f'train_{column}'][-1]:.3f} in training and {h[f'test_{column}'][-1]:.3f} in the test"
+        f"{h.name} ends at {h[f'train_{column}'][-1]:.3f} in training and {h[f'test_{column}'][-1]:.3f} in {h.held_out}"
         for h in histories
         if len(h)
     ]
