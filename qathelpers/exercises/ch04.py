@@ -30,14 +30,14 @@ from .verdicts import Verdict, function, number, prediction, sequence
 )
 def q1(layer_scale, threshold, integers):
     """*On paper.* Take the weights 0.9, -0.1, 0.3 and -0.5. What is their scale? Below which magnitude does a weight
-    become 0? And what are the four integers?
+    become 0? What are the four integers?
     """
     scales = [
         (0.15, "That is the mean of the weights; take the mean of their magnitudes."),
         (0.9, "That is the largest magnitude, which is too large for three levels."),
     ]
     thresholds = [
-        (0.45, "That is a level. A threshold lies half way between two levels."),
+        (0.45, "That is a level. A threshold lies halfway between two levels."),
         (0, "That is the threshold of a binary net. Here, 0 is a level."),
     ]
     mistakes = [
@@ -69,8 +69,8 @@ def q1(layer_scale, threshold, integers):
     ],
 )
 def q2(percent_crossed, snapshots):
-    """*Predict, then run.* In the last epoch, how many percent of this layer's weights went from one sign to the other,
-    from $-s$ to $+s$ or back?
+    """*Predict, then run.* In the last epoch, what percentage of this layer's weights went from one sign to the
+    other, from $-s$ to $+s$ or back?
     """
     if percent_crossed is None:
         return Verdict("percent_crossed", "open")
@@ -102,8 +102,9 @@ def q2(percent_crossed, snapshots):
 )
 def q3(percent_zeros, fewest_channels):
     r"""*On paper, before you run the next cell.* PyTorch initializes the weights of a 3 x 3 convolution with $n$ input
-    channels uniformly between $-1/\sqrt{9n}$ and $+1/\sqrt{9n}$. The threshold is 0.05. How many percent of the
-    weights are zero with 16 channels? And from how many channels on are they all zero, whatever the random numbers?
+    channels uniformly between $-1/\sqrt{9n}$ and $+1/\sqrt{9n}$. The threshold is 0.05. What percentage of
+    the weights is zero with 16 channels? What is the smallest number of channels with which all weights are zero,
+    whatever the random numbers are?
     """
     shares = [
         (0.6, "Give a percentage, from 0 to 100."),
@@ -164,7 +165,7 @@ def q4(most_zeros):
         return scale * w.sign() * survives
     """,
     explanation="""
-        Here the threshold does not lie half way between two levels: it is chosen first, and the scale follows. The
+        Here, the threshold does not lie halfway between two levels: it is chosen first, and the scale follows. The
         mean of the survivors is the best scale for a given threshold, for the same reason as in 03. For weights with a
         normal distribution, the result is close to our quantizer at 1.5 times the mean magnitude: its threshold is
         0.75 times the mean magnitude.
@@ -223,9 +224,8 @@ def q5(ternary_weight_network):
     """,
     explanation="""
         With Adam, the test accuracy stays near 10 %, the level of guessing, and `fit` warns at the end that
-        `classifier.1` is dead. This layer has 400 inputs, so its weights are below 1 / sqrt(400) = 0.05. Behind it are
-        a BatchNorm, whose bias starts at 0, and a ReLU, so its own gradient is 0, too. Nothing but the last bias can
-        learn.
+        `classifier.1` is dead. This layer has 400 inputs, so its weights are below 1 / sqrt(400) = 0.05. It is followed
+        by a BatchNorm, whose bias starts at 0, and a ReLU, so its own gradient is 0, too. Only the last bias can learn.
 
         Before its first step, Muon multiplies the weights of each layer so that their root mean square is
         1 / sqrt(inputs). This is sqrt(3) times the initial one, so some weights of `classifier.1` rise above 0.05, and

@@ -19,7 +19,7 @@ KERNEL = 9  # weights per channel of a 3 x 3 convolution
     wrong=[("guess = 0.15", "Nothing was trained"), ("guess = torch.zeros(2)", "A number is expected here.")],
 )
 def q1(guess, measured):
-    """Predict, then run. With three levels and the rule "mean", the accuracy of the rounded net is at chance level.
+    """*Predict, then run.* With three levels and the rule "mean", the accuracy of the rounded net is at chance level.
 
     We now let its BatchNorms measure their means and variances again, on 2,560 training images. No weight changes. What
     accuracy (0 to 1) do you expect?
@@ -46,7 +46,7 @@ def q1(guess, measured):
     ],
 )
 def q2(gradients):
-    r"""On paper: a 2-bit quantizer ($n = 3$) has the learned step size $s = 0.5$.
+    r"""*On paper.* A 2-bit quantizer ($n = 3$) has the learned step size $s = 0.5$.
 
     What is $\partial Q / \partial s$ for the inputs 0.375, 0.625 and 2.0? Give a list of three numbers.
     """
@@ -84,7 +84,7 @@ def q2(gradients):
     ],
 )
 def q3(possible, seen, seen_sums):
-    """On paper: all weights and inputs of a 3 x 3 convolution with 64 input channels are -1 or +1.
+    """*On paper.* All weights and inputs of a 3 x 3 convolution with 64 input channels are -1 or +1.
 
     How many different values are `possible` for one of its sums? Then predict: how many will be `seen` in the outputs
     of the trained layer for 500 test images?
@@ -137,7 +137,7 @@ def _pair(seed: int) -> tuple[torch.Tensor, torch.Tensor]:
     """,
     hint="""
     Per image, `second` minus `first` is -1, 0 or 1. You need the mean of these numbers and the standard error of a
-    mean, $\\sigma / \\sqrt{n}$.
+    mean, $\\sigma / \\sqrt{k}$, for $k$ images.
     """,
     solution="""
     def lead(first, second):
@@ -176,7 +176,8 @@ def _pair(seed: int) -> tuple[torch.Tensor, torch.Tensor]:
     ],
 )
 def q4(lead):
-    r"""Is a net really better, or is the difference due to chance? Both nets were tested on the *same* images.
+    r"""*Write it.* Is a net really better, or is the difference due to chance? Both nets were tested on the *same*
+    images.
 
     Write `lead(first, second)`. It takes one tensor per net, which says for each image whether the net was right. It
     returns two numbers: the accuracy of the second minus that of the first, and the standard error of this difference.
@@ -228,7 +229,7 @@ def _on_copies(answer: object) -> object:
     ],
 )
 def q5(million_macs, million_bops):
-    """On paper: a 3 x 3 convolution from 48 to 96 channels returns feature maps of 8 x 8. It runs at W4A2.
+    """*On paper.* A 3 x 3 convolution from 48 to 96 channels returns feature maps of 8 x 8. It runs at W4A2.
 
     How many million MACs and how many million BOPs does it take per image?
     """
@@ -271,7 +272,7 @@ def q5(million_macs, million_bops):
     """,
 )
 def q6() -> Verdict:
-    """Break it: build an `XnorNN` at half its width, put a ReLU before the sign of each convolution, and train it.
+    """*Break it.* Build an `XnorNN` at half its width, put a ReLU before the sign of each convolution, and train it.
 
-    Use 2,000 images and two epochs. Before you run it: which numbers in this net still depend on the image?
+    Use 2,000 images and two epochs. Before you run it, predict: which numbers in this net still depend on the image?
     """

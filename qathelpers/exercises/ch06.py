@@ -61,7 +61,7 @@ def q2(disagreement, correct):
     ],
 )
 def q3(images):
-    """On paper: your net has an accuracy of about 0.9. How many test images do you need for a standard error of 0.1
+    """*On paper.* Your net has an accuracy of about 0.9. How many test images do you need for a standard error of 0.1
     percentage points?
     """
     return number(
@@ -133,8 +133,8 @@ def _without_root(first: torch.Tensor, second: torch.Tensor) -> float:
     ],
 )
 def q4(z_score):
-    """Write a function `z_score(first, second)` that returns z of McNemar's test, or 0 if there are no discordant
-    images. Both arguments are Boolean tensors with one value per image, which is true if the net is correct.
+    """*Write it.* Write a function `z_score(first, second)` that returns z of McNemar's test, or 0 if there are no
+    discordant images. Both arguments are Boolean tensors with one value per image, which is true if the net is correct.
     """
     inputs = [(torch.tensor(a).bool(), torch.tensor(b).bool()) for a, b in SMALL]
     return function(
@@ -180,8 +180,8 @@ two_floats = sum(correct[x].float().mean().item() for x in ("PytorchNN", "seed 1
     ],
 )
 def q5(either, two_floats, correct):
-    """Suppose that, for each image, you could always pick the net that is correct, if there is one. What accuracy would
-    you reach with the float and the binary net (`either`), and with the two float nets (`two_floats`)?
+    """*Write it.* Suppose that, for each image, you could always pick the net that is correct, if there is one. What
+    accuracy would you reach with the float and the binary net (`either`), and with the two float nets (`two_floats`)?
     """
     first, binary, second = (correct[name] for name in ("PytorchNN", "BinaryNN", "seed 1"))
     better = (first | second).sum() > (first | binary).sum()
@@ -219,8 +219,8 @@ def _union(name: str, answer: object, first: torch.Tensor, second: torch.Tensor,
     ],
 )
 def q6(factor):
-    """On paper: the packed binary `convnet` takes 73 kB, and the float `convnet` takes 2,009 kB. By which factor would
-    you multiply the number of channels in the float net so that both nets take the same number of bytes?
+    """*On paper.* The packed binary `convnet` takes 73 kB, and the float `convnet` takes 2,009 kB. By which factor
+    would you multiply the number of channels in the float net so that both nets take the same number of bytes?
     """
     binary, floats = (recorded_history(name).config["kB"] for name in ("BinaryNN", "PytorchNN"))
     return number(

@@ -34,7 +34,7 @@ FEWER = "far fewer bit operations do not make the whole net faster by the same f
     ],
 )
 def q1(predicted_kB, predicted_ratio, nets):
-    """PyTorch saves the state dict of `BinaryNN` to a file. How large is the file in kB?
+    """*Predict, then run.* PyTorch saves the state dict of `BinaryNN` to a file. How large is the file in kB?
 
     How long does the forward pass of `BinaryNN` take in PyTorch, as a multiple of the time that the float net takes?
     """
@@ -66,7 +66,7 @@ def q1(predicted_kB, predicted_ratio, nets):
     wrong=[("together = 8", "base 3 packs more tightly"), ("together = 11", "3 ** 11 is 177,147: too many")],
 )
 def q2(together):
-    """Two bytes together have 65,536 combinations. How many ternary weights fit into these two bytes?"""
+    """*On paper.* Two bytes together have 65,536 combinations. How many ternary weights fit into these two bytes?"""
     return number(
         "together",
         together,
@@ -102,7 +102,7 @@ def q2(together):
     ],
 )
 def q3(dot):
-    """Write `dot(x, y, length)`: the dot product of two vectors of `length` signs.
+    """*Write it.* Write `dot(x, y, length)`: the dot product of two vectors of `length` signs.
 
     `x` and `y` are integers with one bit per sign, such as `0b100111010`.
     """
@@ -145,7 +145,8 @@ def q3(dot):
     ],
 )
 def q4(corrected):
-    """Write `corrected(wrong, kernel, inside)`, the second remedy without a mask: correct one output afterwards.
+    """*Write it.* Write `corrected(wrong, kernel, inside)`, the second remedy without a mask: correct one output
+    afterwards.
 
     `wrong` is the output if padding counts as -1, `kernel` is an array of signs, and `inside` is a Boolean array of the
     same shape that is `True` where the kernel lies inside the image.
@@ -186,7 +187,7 @@ def q4(corrected):
     ],
 )
 def q5(theta, sign_above):
-    r"""A channel has $\gamma = -0.5$, $\beta = 1$, $\mu = 4$ and $\sigma = 2$. Compute on paper: what is $\theta$?
+    r"""*On paper.* A channel has $\gamma = -0.5$, $\beta = 1$, $\mu = 4$ and $\sigma = 2$. What is $\theta$?
 
     Which sign, 1 or -1, does a sum $x$ above $\theta$ get?
     """
@@ -221,8 +222,8 @@ def q5(theta, sign_above):
     wrong=[("predicted_speedup = 38", FEWER), ("predicted_speedup = 16", FEWER)],
 )
 def q6(predicted_speedup, race):
-    """The race is over, but its times are not shown yet. The W1A1 net needs 38 times fewer bit operations than the
-    8-bit net. How many times faster than the 8-bit net is the W1A1 net in OpenVINO?
+    """*Predict, then run.* The race is over, but its times are not shown yet. The W1A1 net needs 38 times fewer bit
+    operations than the 8-bit net. How many times faster than the 8-bit net is the W1A1 net in OpenVINO?
     """
     if race is None:
         state = "open" if predicted_speedup is None else "note"
@@ -267,7 +268,8 @@ def colleagues_version(net: nn.Module) -> nn.Module:
     ],
 )
 def q7(broken_layer):
-    """A colleague has rewritten the net and made a mistake in one layer. The result is `theirs`. Which layer is wrong?
+    """*Write it.* A colleague has rewritten the net and made a mistake in one layer. The result is `theirs`. Which
+    layer is wrong?
 
     Use `lenet`, `some_images` and `compare_layers`, and answer with the layer's name.
     """

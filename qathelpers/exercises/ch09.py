@@ -30,8 +30,8 @@ from .verdicts import function, number, prediction
     ],
 )
 def q1(factor, level):
-    r"""On paper: $s_x = \frac18$, $s_w = \frac1{64}$, $s_y = \frac14$; the BatchNorm after the layer doubles its input
-    and adds nothing. What is $M$ for $k = 10$? And which level does the sum $S = 300$ become?
+    r"""*On paper.* $s_x = \frac18$, $s_w = \frac1{64}$, $s_y = \frac14$; the BatchNorm after the layer doubles its
+    input and adds nothing. What is $M$ for $k = 10$? Which level does the sum $S = 300$ become?
     """
     return [
         number(
@@ -122,9 +122,9 @@ def integer_factor(real, bits):
     ],
 )
 def q2(integer_factor):
-    """Write `integer_factor(real, bits)` for a real factor above 0. It returns M and k such that M / 2 ** k is as close
-    to `real` as possible, where M is a signed integer of `bits` bits, rounded to nearest. `real` is less than
-    2 ** (bits - 1).
+    """*Write it.* Write `integer_factor(real, bits)` for a real factor above 0. It returns M and k such that M / 2 ** k
+    is as close to `real` as possible, where M is a signed integer of `bits` bits, rounded to nearest. `real` is less
+    than 2 ** (bits - 1).
     """
     return function(
         "integer_factor",
@@ -161,8 +161,8 @@ def q2(integer_factor):
     ],
 )
 def q3(total, padding):
-    """On paper: the levels under a filter are 3, 5 and 9, with the zero point 5; the weights are 2, -1 and 4. Which sum
-    of products, in units of s_x s_w, does the layer need? And which level must the padding have?
+    """*On paper.* The levels under a filter are 3, 5 and 9, with the zero point 5; the weights are 2, -1 and 4. Which
+    sum of products, in units of s_x s_w, does the layer need? And which level must the padding have?
     """
     return [
         number(
@@ -200,8 +200,8 @@ def q3(total, padding):
     ],
 )
 def q4(bits):
-    """On paper: a sum has 1,368 products of a level from 0 to 15 and a weight from -7 to 7. How many bits does a signed
-    integer need to hold every such sum?
+    """*On paper.* A sum has 1,368 products of a level from 0 to 15 and a weight from -7 to 7. How many bits does a
+    signed integer need to hold every such sum?
     """
     exact = math.log2(1368 * 15 * 7)
     return number(
@@ -233,8 +233,8 @@ def q4(bits):
     ],
 )
 def q5(kept_class, agreement):
-    """Predict: all sums of the net are kept in 12 bits and wrap around. For what percentage of the images (0 to 100)
-    does the class stay the same?
+    """*Predict, then run.* All sums of the net are kept in 12 bits and wrap around. For what percentage of the images
+    (0 to 100) does the class stay the same?
     """
     return prediction(
         "kept_class",
@@ -290,9 +290,9 @@ def sign_threshold(gain, shift):
     ],
 )
 def q6(sign_threshold):
-    """Write `sign_threshold(gain, shift)`, without a loop over S. For a gain that is not zero, it returns two integers,
-    direction and value: the sign of gain x S + shift is +1 exactly when direction x S >= value, for every integer S.
-    The sign of 0 is +1.
+    """*Write it.* Write `sign_threshold(gain, shift)`, without a loop over S. For a gain that is not zero, it returns
+    two integers, direction and value: the sign of gain x S + shift is +1 exactly when direction x S >= value, for every
+    integer S. The sign of 0 is +1.
     """
     return function(
         "sign_threshold",
@@ -331,7 +331,7 @@ def q6(sign_threshold):
     """,
 )
 def q7():
-    """**Break it:** pad the bits of `XnorNN` with -1 in both convolutions of `blocks.1` (set `pad_value` of these steps
+    """*Break it.* Pad the bits of `XnorNN` with -1 in both convolutions of `blocks.1` (set `pad_value` of these steps
     in a copy). In which layer does the mistake start, what share of the sums is wrong there, and how many classes
     change?
     """
