@@ -158,14 +158,22 @@ def test_progress_bars_and_tagged_outputs_are_not_saved():
     assert not any(cell.outputs for cell in tagged)
 
 
+def test_links_of_the_solutions_lead_out_of_their_folder():
+    cells = [nbformat.v4.new_markdown_cell(text) for text in ("# 00 Title\n", "[a](../docs/a.md), [b](01_b.ipynb)")]
+    course, solved = tool.split(nbformat.v4.new_notebook(cells=cells))
+    assert course.cells[1].source == cells[1].source
+    assert solved.cells[1].source == "[a](../../docs/a.md), [b](01_b.ipynb)"
+
+
 def test_deterministic_cells_are_compared(notebook):
     if notebook.cells[0].source.startswith(("# 00", "# 02", "# 03", "# 04")):
         assert any("nbval-check-output" in cell.metadata.get("tags", []) for cell in notebook.cells)
 
 
 def test_the_index_of_questions_points_to_sections_that_exist():
-    readme = (FOLDER.parent / "README.md").read_text().split("### What users of Brevitas ask")[1].split("\n## ")[0]
-    rows = re.findall(r"^\| .+\? \| (\d\d), (.+) \|$|^\| .+ \| (\d\d), (.+) \|$", readme, re.MULTILINE)
+    page = (FOLDER.parent / "docs" / "questions.md").read_text(encoding="utf-8")
+    table = page.split("## What users of Brevitas ask")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| .+\? \| (\d\d), (.+) \|$|^\| .+ \| (\d\d), (.+) \|$", table, re.MULTILINE)
     answers = [(a or c, b or d) for a, b, c, d in rows]
     assert len(answers) >= 12
     for number, sections in answers:

@@ -71,8 +71,8 @@ def test_a_recorded_net_has_its_recorded_accuracy(monkeypatch):
 
 
 @pytest.mark.parametrize("arch", RUNS)
-def test_the_readme_shows_the_recorded_runs(arch):
-    assert results.markdown(arch) in (results.RECORDED.parent / "README.md").read_text()
+def test_the_page_of_results_shows_the_recorded_runs(arch):
+    assert results.markdown(arch) in (results.RECORDED.parent / "docs" / "results.md").read_text(encoding="utf-8")
 
 
 def test_recorded_histories_are_those_of_one_seed_or_of_all():

@@ -123,6 +123,8 @@ def split(notebook: NotebookNode) -> tuple[NotebookNode, NotebookNode]:
         if task := exercise(cell):
             why = f"\n\n{task.explanation}" if task.explanation else ""
             cell.source = f"**{task.number}.** {task.question}{why}"
+        if cell.cell_type == "markdown":  # the solutions are one folder further down
+            cell.source = cell.source.replace("](../", "](../../")
         cell.metadata.pop("exercise", None)
     return clean(course), clean(solved)
 

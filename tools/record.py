@@ -1,4 +1,4 @@
-"""Add a finished run to the runs that come with the course, and update the tables of the README.
+"""Add a finished run to the runs that come with the course, and update the tables and the picture of the results.
 
 Run it as `python -m tools.record NAME`.
 """
@@ -18,10 +18,10 @@ from qathelpers.data import Batches
 from qathelpers.training import checkpoint, evaluate
 from qathelpers.training.run import Run
 
-from . import commands
+from . import commands, picture
 
 DATA = commands.CHECKOUT / "data"
-README = commands.CHECKOUT / "README.md"
+RESULTS = commands.CHECKOUT / "docs" / "results.md"
 
 
 def record(
@@ -102,11 +102,13 @@ def _test(net: nn.Module, config: dict) -> dict[str, float]:
     return {"test_loss": loss, "test_acc": accuracy}
 
 
-def update_tables(path: Path = README) -> None:
+def update_tables(path: Path = RESULTS) -> None:
     """Update every table in `path` between `<!-- results: ARCH -->` and `<!-- end -->` from the recorded runs."""
     marks = re.compile(r"(<!-- results: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
-    text = marks.sub(lambda table: f"{table[1]}{results.markdown(table[2])}\n{table[3]}", path.read_text())
-    write_atomically(path, lambda temporary: temporary.write_text(text))
+    text = marks.sub(
+        lambda table: f"{table[1]}{results.markdown(table[2])}\n{table[3]}", path.read_text(encoding="utf-8")
+    )
+    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
 @click.command(cls=commands.Command)
@@ -115,10 +117,11 @@ def update_tables(path: Path = README) -> None:
 @click.option("--seed", type=click.IntRange(0, MAX_SEED), default=0, show_default=True)
 @click.option("--weights", "keep_weights", is_flag=True, help="Keep the weights of a seed other than 0, too.")
 def main(names: tuple[str, ...], arch: str, seed: int, keep_weights: bool) -> None:
-    """Add your finished CIFAR-10 runs of NAMES to data/, and update the tables of the README."""
+    """Add your finished CIFAR-10 runs of NAMES to data/, and update the tables and the picture of the results."""
     for name in names:
         print("saved", *record(name, arch, seed=seed, keep_weights=keep_weights))
     update_tables()
+    picture.update(commands.CHECKOUT)
 
 
 if __name__ == "__main__":
