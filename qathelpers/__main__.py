@@ -1,6 +1,8 @@
 """The course from a terminal: `qat COMMAND`, or `python -m qathelpers COMMAND`; `qat --help` lists the commands."""
 
+import importlib.util
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -70,7 +72,7 @@ def main() -> None:
     """Train low-bit neural networks on CIFAR-10."""
     distributed.init()
     if distributed.rank():
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115, stays open: only process 0 prints
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, stays open: only process 0 prints
 
 
 @main.command("train")
@@ -126,7 +128,7 @@ def compare_command(folder: Path | None, recorded: bool, arch: str, data_name: s
     folder = folder or (RECORDED / "results" / data_name / arch if recorded else own)
     histories = find_histories(folder)
     if not histories:
-        raise CourseError(f"There are no runs in {folder}: train some with `make run`, or use --recorded.")
+        raise CourseError(f"There are no runs in {folder}: train some with `qat run`, or use --recorded.")
     _compare(histories, own)
 
 
@@ -173,6 +175,21 @@ def reproduce_command(name: str, arch: str, seed: int, data_name: str) -> None:
     again = reproduce.reproduce(recorded.config, run_folder(data_name, arch) / "reproduced")
     print(reproduce.side_by_side(recorded, again).to_string())
     print(reproduce.difference(recorded, again))
+
+
+@main.command("lab")
+def lab_command() -> None:
+    """Open the notebooks of the course in JupyterLab."""
+    notebooks = settings.course_dir() / "notebooks"
+    if not notebooks.is_dir():
+        raise CourseError(
+            f"{notebooks} is missing: run `qat lab` in the folder of the course, which has the notebooks."
+        )
+    if importlib.util.find_spec("jupyterlab") is None:
+        raise CourseError(
+            'JupyterLab is not installed: run `python -m pip install -e ".[lab]"` in the course\'s folder.'
+        )
+    sys.exit(subprocess.run([sys.executable, "-m", "jupyterlab", str(notebooks)]).returncode)  # noqa: S603, the command is ours
 
 
 @main.command("data")

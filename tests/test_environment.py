@@ -1,4 +1,5 @@
 import importlib.metadata
+import importlib.util
 import itertools
 import re
 import shutil
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
+from qathelpers.__main__ import main as qat
 from qathelpers.common import settings
 
 if sys.version_info < (3, 11):
@@ -32,7 +34,7 @@ def names(requirements):
 def test_conda_users_get_what_pip_users_get():
     text = (ROOT / "environment.yml").read_text()
     items = [line.strip().removeprefix("- ") for line in text.splitlines() if line.strip().startswith("- ")]
-    assert items[items.index("pip:") + 1 :] == ["--editable .[lab,test]"]
+    assert items[items.index("pip:") + 1 :] == ["--editable .[lab]"]
     assert f"python{PROJECT['requires-python']}" in items
 
 
@@ -63,10 +65,32 @@ def test_what_is_installed_satisfies_the_ranges():
         assert importlib.metadata.version(requirement.name) in requirement.specifier
 
 
-def test_the_readme_names_the_commands_that_the_makefile_has():
-    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.M))
-    named = set(re.findall(r"(?:`|^)make ([a-z]+)", (ROOT / "README.md").read_text(), re.M))
-    assert {"run", "test", "lab", "notebooks"} <= named <= targets
+def targets():
+    return set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M))
+
+
+def test_the_pages_name_only_commands_that_the_makefile_has():
+    pages = [
+        ROOT / "README.md",
+        ROOT / "CONTRIBUTING.md",
+        ROOT / "notebooks" / "INSTRUCTORS.md",
+        *ROOT.glob("docs/*.md"),
+    ]
+    text = "\n".join(page.read_text(encoding="utf-8") for page in pages)
+    named = set(re.findall(r"(?:`|^)make ([a-z]+)", text, re.M))
+    assert {"run", "test", "lab", "notebooks"} <= named <= targets()
+
+
+def test_every_target_has_a_command_without_make():
+    page = (ROOT / "docs" / "install.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| `make ([a-z]+)` \| (.+) \|$", page, re.M))
+    assert set(rows) == targets()
+    commands = " ".join(rows.values())
+    assert set(re.findall(r"`qat ([a-z]+)`", commands)) <= set(qat.commands)
+    for module in re.findall(r"`python -m (tools\.\w+)", commands):
+        assert importlib.util.find_spec(module), module
+    for file in re.findall(r"`python (\S+\.py)`", commands):
+        assert (ROOT / file).is_file(), file
 
 
 def test_a_wheel_has_every_module_the_recorded_runs_and_the_license_and_nothing_else(tmp_path):

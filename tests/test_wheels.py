@@ -1,7 +1,5 @@
-import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -29,19 +27,6 @@ def test_for_wheels_of_another_system_no_python_is_suggested(folder):
     python, _ = wheels.here().split(" on ")
     (folder / wheels.NOTE).write_text(f"{python} on Plan9 pdp11\n")
     assert "on Plan9 pdp11" in wheels.mismatch(folder) and "make PYTHON" not in wheels.mismatch(folder)
-
-
-@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
-def test_make_installs_from_a_folder_of_wheels(tmp_path):
-    def commands():
-        return subprocess.check_output(["make", "--dry-run", ".venv/.ready"], cwd=tmp_path, text=True)
-
-    for name in ("Makefile", "pyproject.toml"):
-        shutil.copy(Path(__file__).parent.parent / name, tmp_path)
-    assert "wheels" not in commands() and "PIP_" not in commands()
-    (tmp_path / "wheels").mkdir()
-    assert "PIP_NO_INDEX=1 PIP_FIND_LINKS=wheels .venv/bin/python -m pip install" in commands()
-    assert commands().index("tools/wheels.py wheels") < commands().index("-m venv")
 
 
 def test_it_runs_before_anything_is_installed(folder):

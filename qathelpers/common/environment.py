@@ -58,7 +58,7 @@ def _importer(name: str) -> Callable[[], str]:
             importlib.import_module(name)
         except Exception as error:
             raise CourseError(
-                f"{name} cannot be imported ({error}): run `pip install -e '.[lab]'` in the folder of the course."
+                f'{name} cannot be imported ({error}): run `pip install -e ".[lab]"` in the folder of the course.'
             ) from error
         return f"{name} {metadata.version(name)}"
 

@@ -1,0 +1,70 @@
+"""What others need to use, cite and change the course: its version, its citation, its issue form and its picture."""
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+
+from qathelpers import results
+from tools import picture
+
+if sys.version_info < (3, 11):
+    pytest.skip("needs tomllib", allow_module_level=True)
+import tomllib
+
+ROOT = Path(__file__).parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+
+def read(name):
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def test_citation_and_changelog_have_the_version_of_the_package():
+    citation = yaml.safe_load(read("CITATION.cff"))
+    assert citation["version"] == PROJECT["version"]
+    newest = re.search(r"^## (\S+) \((\d{4}-\d\d-\d\d)\)", read("CHANGELOG.md"), re.MULTILINE)
+    assert newest.groups() == (citation["version"], str(citation["date-released"]))
+
+
+def test_the_citation_has_what_its_format_requires_and_the_licenses_of_the_course():
+    citation = yaml.safe_load(read("CITATION.cff"))
+    assert {"cff-version", "message", "title", "authors"} <= set(citation)
+    assert citation["license"] == ["BSD-3-Clause", "CC-BY-4.0"] and PROJECT["license"] in citation["license"]
+
+
+def test_the_issue_form_requires_the_output_of_qat_check():
+    form = yaml.safe_load(read(".github/ISSUE_TEMPLATE/bug_report.yml"))
+    assert form["name"] and form["description"]
+    (check,) = [field for field in form["body"] if field["id"] == "check"]
+    assert "qat check" in check["attributes"]["label"] and check["validations"]["required"] is True
+
+
+def test_the_picture_of_the_readme_shows_the_recorded_runs():
+    alt = picture.draw().alt
+    assert f"![{alt}]({picture.PICTURE})" in read("README.md")
+    svg = read(picture.PICTURE)
+    assert alt in svg, "run `python -m tools.picture`"
+    nets = {name for arch in picture.MARKERS for name in results.table(results.recorded_histories(arch)).index}
+    assert set(picture.points()) == nets and all(name in alt for name in nets)
+
+
+def test_writing_the_picture_twice_changes_nothing(tmp_path):
+    (tmp_path / "README.md").write_text(f"before\n![old]({picture.PICTURE})\nafter\n", encoding="utf-8")
+    files = picture.update(tmp_path)
+    first = [path.read_bytes() for path in files]
+    assert [path.read_bytes() for path in picture.update(tmp_path)] == first
+    text = (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert text.startswith("before\n![Test accuracy") and text.endswith(f"]({picture.PICTURE})\nafter\n")
+
+
+def test_the_versions_that_ci_used_have_no_addresses_and_satisfy_the_requirements():
+    lines = [line for line in read("constraints.txt").splitlines() if not line.startswith("#")]
+    assert all(re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.!+_-]+", line) for line in lines)
+    versions = {name.lower(): version for name, version in (line.split("==") for line in lines)}
+    extras = PROJECT["optional-dependencies"]
+    for requirement in map(Requirement, [*PROJECT["dependencies"], *extras["lab"], *extras["test"], *extras["deploy"]]):
+        assert versions[requirement.name] in requirement.specifier, requirement.name
