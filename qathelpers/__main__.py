@@ -70,6 +70,9 @@ epochs_type = click.IntRange(1)
 @click.group(cls=Group)
 def main() -> None:
     """Train low-bit neural networks on CIFAR-10."""
+    for stream in (sys.stdout, sys.stderr):
+        # Windows writes to files and pipes in an old encoding, which may lack a character of a path.
+        stream.reconfigure(errors="backslashreplace")
     distributed.init()
     if distributed.rank():
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, stays open: only process 0 prints

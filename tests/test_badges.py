@@ -1,6 +1,7 @@
 """On copies of the course: the address is in pyproject.toml only, and everything else is written from it."""
 
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -16,6 +17,7 @@ if sys.version_info < (3, 11):
 
 ROOT = Path(__file__).parent.parent
 GITHUB, ELSEWHERE = "https://github.com/an-owner/a.course", "https://git.example.org/course"
+VERSION = "2.3.4"
 
 
 def files(root):
@@ -23,7 +25,7 @@ def files(root):
 
 
 def texts(root):
-    return [path.read_text() for path in files(root)]
+    return [path.read_text(encoding="utf-8") for path in files(root)]
 
 
 def cells(path):
@@ -44,7 +46,7 @@ def at(course):
 
     def write(address, update=True):
         urls = f'\n[project.urls]\nRepository = "{address}"\n' if address is not None else ""
-        (course / "pyproject.toml").write_text(f'[project]\nname = "course"\n{urls}')
+        (course / "pyproject.toml").write_text(f'[project]\nname = "course"\nversion = "{VERSION}"\n{urls}')
         if update:
             badges.update(course)
         return course
@@ -62,16 +64,54 @@ def test_every_notebook_gets_badge_and_address_and_the_readme_its_badges(at):
         name = path.relative_to(course).as_posix()
         opening, setup = (cell.source for cell in cells(path)[:2])
         assert opening.split("\n\n")[0].startswith(f"# {path.name[:2]} ")
-        assert opening.split("\n\n")[1] == badges.badge(GITHUB, name)
+        assert opening.split("\n\n")[1] == badges.badge(GITHUB, VERSION, name)
         assert opening.split("\n\n")[2] == "After this notebook you can"
         assert f'ADDRESS = "{GITHUB}"' in setup
-        count = (course / "README.md").read_text().count(f"]({name}) {badges.badge(GITHUB, name)} |")
+        count = (course / "README.md").read_text().count(f"]({name}) {badges.badge(GITHUB, VERSION, name)} |")
         assert count == ("solutions" not in name)
 
 
-def test_a_badge_opens_the_notebook_on_the_main_branch():
-    link = "https://colab.research.google.com/github/an-owner/a.course/blob/main/notebooks/00_start_here.ipynb"
-    assert badges.badge(GITHUB, "notebooks/00_start_here.ipynb").endswith(f"]({link})")
+def test_a_badge_opens_the_notebook_of_the_version_that_its_setup_cell_installs():
+    link = "https://colab.research.google.com/github/an-owner/a.course/blob/v2.3.4/notebooks/00_start_here.ipynb"
+    assert badges.badge(GITHUB, VERSION, "notebooks/00_start_here.ipynb").endswith(f"]({link})")
+
+
+def test_the_setup_cell_names_the_wheel_and_the_tag_of_its_version(at):
+    for path in files(at(GITHUB))[1:]:
+        setup = cells(path)[1].source
+        assert 'WHEEL = "qathelpers-2.3.4-py3-none-any.whl"' in setup and "git+{ADDRESS}@v2.3.4" in setup
+
+
+def test_a_notebook_without_the_setup_cell_is_named(at, course):
+    path = course / "notebooks" / "04_ternary_net.ipynb"
+    notebook = nbformat.read(path, as_version=4)
+    del notebook.cells[1]
+    nbformat.write(notebook, path)
+    with pytest.raises(CourseError, match=r"notebooks/04_ternary_net\.ipynb"):
+        at(GITHUB)
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
+@pytest.mark.parametrize(
+    ("remote", "address"),
+    [
+        ("https://github.com/an-owner/a.course.git", GITHUB),
+        ("https://user:secret@github.com/an-owner/a.course", GITHUB),
+        ("https://secret@github.com/an-owner/a.course.git/", GITHUB),
+        ("git@github.com:an-owner/a.course.git", GITHUB),
+        ("ssh://git@github.com/an-owner/a.course.git", GITHUB),
+        ("/somewhere/course", ""),
+        ("file:///somewhere/course", ""),
+        (None, ""),
+    ],
+)
+def test_without_an_address_that_of_the_remote_is_taken(at, remote, address):
+    course = at(None, update=False)
+    subprocess.run(["git", "init", "--quiet", course], check=True)
+    if remote:
+        subprocess.run(["git", "-C", course, "remote", "add", "origin", remote], check=True)
+    assert badges.address(course) == address
+    assert badges.address(at(ELSEWHERE, update=False)) == ELSEWHERE
 
 
 def test_solutions_made_anew_keep_their_badge(at):

@@ -74,22 +74,48 @@ def test_the_setup_cell_is_the_same_everywhere(path, notebook):
     assert notebook.cells[1].source == solved.cells[1].source == first.cells[1].source
 
 
-@pytest.mark.parametrize(
-    ("address", "colab"), [("", False), ("", True), ("https://a.b/c", False), ("https://a.b/c", True)]
-)
-def test_the_setup_cell_installs_the_course_on_colab_alone(address, colab, monkeypatch):
+@pytest.mark.parametrize("address", ["", "https://a.b/c"])
+@pytest.mark.parametrize("cloud", [None, "colab", "kaggle"])
+@pytest.mark.parametrize("wheel", [None, "", "other version"])
+def test_the_setup_cell_installs_the_course_where_it_can(address, cloud, wheel, monkeypatch, tmp_path):
     setup = nbformat.read(PATHS[0], as_version=4).cells[1].source
     source = re.sub('ADDRESS = "[^"]*"', f'ADDRESS = "{address}"', setup)
+    name = re.search('WHEEL = "(.+)"', setup)[1]
     for module in ["qathelpers", *(name for name in sys.modules if name.startswith("qathelpers."))]:
         monkeypatch.setitem(sys.modules, module, None)  # importing it raises ImportError
-    if colab:
+    monkeypatch.delenv("KAGGLE_KERNEL_RUN_TYPE", raising=False)
+    if cloud == "colab":
         monkeypatch.setitem(sys.modules, "google.colab", types.ModuleType("google.colab"))
-    shell = mock.Mock()
-    with pytest.raises(ImportError if address and colab else SystemExit):
-        cell = TransformerManager().transform_cell(source)
-        exec(cell, {"get_ipython": lambda: shell})  # noqa: S102, the cell is one of the course's own
-    calls = [mock.call("pip", "install --quiet git+{ADDRESS}")] if address and colab else []
-    assert shell.run_line_magic.mock_calls == calls
+    elif cloud == "kaggle":
+        monkeypatch.setenv("KAGGLE_KERNEL_RUN_TYPE", "Interactive")
+    if wheel is not None:
+        (tmp_path / name.replace("qathelpers-", "qathelpers-9" if wheel else "qathelpers-")).touch()
+    monkeypatch.chdir(tmp_path)
+    shell, names = mock.Mock(), {}
+    shell.run_line_magic = lambda magic, line: names.update(line=line.format(**names))
+    names["get_ipython"] = lambda: shell
+    installs = wheel == "" or (address and cloud)
+    with pytest.raises(ImportError if installs else SystemExit) as stopped:
+        exec(TransformerManager().transform_cell(source), names)  # noqa: S102, the cell is one of the course's own
+    if wheel == "":
+        assert names["line"] == f'install --quiet "./{name}"'
+    elif installs:
+        assert re.fullmatch(rf'install --quiet "git\+{address}@v\d+\.\d+\.\d+"', names["line"])
+    else:
+        assert "line" not in names and name in str(stopped.value)
+
+
+@pytest.mark.parametrize("folder", ["MyDrive", "MyDrive/a course", "MyDrive/a/b"])
+def test_the_setup_cell_finds_the_wheel_on_a_mounted_drive(folder, monkeypatch, tmp_path):
+    setup = nbformat.read(PATHS[0], as_version=4).cells[1].source.replace("/content/drive", str(tmp_path))
+    name = re.search('WHEEL = "(.+)"', setup)[1]
+    (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / folder / name).touch()
+    monkeypatch.setitem(sys.modules, "qathelpers", None)
+    names = {"get_ipython": mock.Mock}
+    with pytest.raises(SystemExit if "/b" in folder else ImportError):
+        exec(TransformerManager().transform_cell(setup), names)  # noqa: S102
+    assert names["found"] == ([] if "/b" in folder else [str(tmp_path / folder / name)])
 
 
 def test_cells_are_short(notebook):

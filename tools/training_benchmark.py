@@ -56,7 +56,7 @@ def measure_all(dataset: Dataset, file: Path | None = None) -> dict[str, pd.Data
     text = json.dumps(about | {name: json.loads(table.to_json(orient="records")) for name, table in tables.items()})
     print("\n" + text)
     if file:
-        write_atomically(file, lambda temporary: temporary.write_text(text + "\n"))
+        write_atomically(file, lambda temporary: temporary.write_text(text + "\n", encoding="utf-8"))
     return tables
 
 

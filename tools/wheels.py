@@ -19,7 +19,7 @@ def here() -> str:
 
 def mismatch(folder: Path) -> str | None:
     """Return why the wheels in `folder` cannot be installed here and what to do, or None if they can be."""
-    made_for = (folder / NOTE).read_text().strip()
+    made_for = (folder / NOTE).read_text(encoding="utf-8").strip()
     if made_for == here():
         return None
     version, system = made_for.removeprefix("Python ").split(" on ")

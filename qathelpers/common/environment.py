@@ -11,7 +11,7 @@ from . import hardware, settings
 from .errors import CourseError
 
 PACKAGES = ("torch", "torchvision", "brevitas", "numpy", "matplotlib", "ipywidgets")
-LAB_PACKAGES = ("jupyterlab", "nbval")  # not needed on Colab, which has its own notebook server
+LAB_PACKAGES = ("jupyterlab", "nbval")  # not needed on Colab and Kaggle, which have their own notebook servers
 DRIVE = "/content/drive"  # where Colab mounts Google Drive
 NEEDED_GB = 2  # for the data, a download in progress and some runs
 
@@ -34,7 +34,7 @@ def check(*more: Callable[[], str]) -> bool:
     Returns:
         True if every check passed.
     """
-    names = PACKAGES if settings.on_colab() else (*PACKAGES, *LAB_PACKAGES)
+    names = PACKAGES if settings.on_colab() or settings.on_kaggle() else (*PACKAGES, *LAB_PACKAGES)
     checks = [_python, *map(_importer, names), _device, *more, _disk]
     return all([_print_line(check) for check in checks])  # a list, so that all lines are printed
 

@@ -29,6 +29,11 @@ def on_colab() -> bool:
     return "google.colab" in sys.modules
 
 
+def on_kaggle() -> bool:
+    """Return whether this runs on Kaggle, which sets `KAGGLE_KERNEL_RUN_TYPE`."""
+    return "KAGGLE_KERNEL_RUN_TYPE" in os.environ
+
+
 def short(path: Path) -> Path:
     """Return `path` relative to the course, so that notebooks and bug reports do not show folders outside it."""
     return path.relative_to(course_dir()) if path.is_relative_to(course_dir()) else path

@@ -103,7 +103,7 @@ class History:
         def write_config(count: int) -> None:
             config = self.config | {"rows": count, "sha256": _digest(self.rows[:count])}
             text = json.dumps(config, indent=1) + "\n"
-            write_atomically(path.with_suffix(".json"), lambda file: file.write_text(text))
+            write_atomically(path.with_suffix(".json"), lambda file: file.write_text(text, encoding="utf-8"))
 
         def write_rows(temporary: Path) -> None:
             with open(temporary, "wb") as file:  # given a path, np.save would append .npy to its name
