@@ -1,6 +1,7 @@
 """Execute every notebook as on Colab; run colab.sh, which makes the environment for this script and starts it."""
 
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -34,10 +35,12 @@ def prepared(path: Path, address: str) -> NotebookNode:
     return notebook
 
 
-def execute(notebook: NotebookNode, folder: Path) -> None:
-    """Run the notebook in a folder that has no other files."""
+def execute(notebook: NotebookNode, folder: Path, *files: Path) -> None:
+    """Run the notebook in a folder that has no other files than `files`."""
     folder.mkdir(parents=True)
     nbformat.write(notebook, folder / "notebook.ipynb")
+    for file in files:
+        shutil.copy(file, folder)
     NotebookClient(
         notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": str(folder)}}
     ).execute()
@@ -50,15 +53,24 @@ def check_setup(first: str, second: str) -> None:
     assert first.endswith(second), first
 
 
-def main(checkout: Path, scratch: Path) -> None:
-    address, before = f"file://{checkout}", python("-c", VERSIONS)
+def main(way: str, source: str, notebooks: Path, scratch: Path) -> None:
+    """Run half of the notebooks.
+
+    Args:
+        way: "git" or "wheel". Notebook 00 is installed from git, 01 from the wheel, and so on.
+        source: The address of a repository, or the path of a wheel, which is put beside each notebook.
+        notebooks: The folder of the notebooks.
+        scratch: A folder for what they write.
+    """
+    before = python("-c", VERSIONS)
     print(before)
-    for path in sorted((checkout / "notebooks").glob("*.ipynb")):
+    address, files = (source, ()) if way == "git" else ("", (Path(source),))
+    for path in sorted(notebooks.glob("*.ipynb"))[("git", "wheel").index(way) :: 2]:
         assert python("-c", IS_THERE) == "False", "the course was there before it was installed"
         start, notebook = time.perf_counter(), prepared(path, address)
-        execute(notebook, scratch / "content" / path.stem)
+        execute(notebook, scratch / "content" / path.stem, *files)
         check_setup(*map(printed, notebook.cells[1:3]))
-        print(f"{path.stem}: {time.perf_counter() - start:.0f} s", flush=True)
+        print(f"{path.stem} from {way}: {time.perf_counter() - start:.0f} s", flush=True)
         if path.name.startswith("00"):  # after the kernel was restarted, the course is still installed
             notebook.cells = notebook.cells[2:3]
             execute(notebook, scratch / "content" / "restarted")
@@ -70,4 +82,4 @@ def main(checkout: Path, scratch: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(*map(Path, sys.argv[1:]))
+    main(sys.argv[1], sys.argv[2], *map(Path, sys.argv[3:]))
