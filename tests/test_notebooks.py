@@ -172,6 +172,16 @@ def widget():
     return nbformat.v4.new_output("display_data", {tool.WIDGET: {"model_id": "1"}, "text/plain": "0%|   | 0/10"})
 
 
+def test_a_widget_is_saved_as_its_preview_alone():
+    metadata = {"image/png": {"alt": "A panel that trains a net."}}
+    data = {tool.WIDGET: {"model_id": "1"}, "image/png": "...", "text/plain": "A panel."}
+    shown = nbformat.v4.new_output("execute_result", data, execution_count=7, metadata=metadata)
+    cell = nbformat.v4.new_code_cell("panel", outputs=[shown], metadata={"tags": ["shows-a-widget"]})
+    (saved,) = tool.clean(nbformat.v4.new_notebook(cells=[cell])).cells[0].outputs
+    assert saved.data == {"image/png": "...", "text/plain": "A panel."} and saved.metadata == metadata
+    nbformat.validate(nbformat.v4.new_notebook(cells=[cell]))
+
+
 def test_progress_bars_and_tagged_outputs_are_not_saved():
     text = [nbformat.v4.new_output("stream", name="stdout", text=f"{line}\n") for line in ("before", "after")]
     figure = nbformat.v4.new_output("display_data", {"image/png": "..."})

@@ -25,10 +25,10 @@ from . import commands
 
 TIMEOUT = 1800  # seconds per cell
 
-# The output of cells with these tags is not saved: we may not distribute the photographs of CIFAR-10, and a widget
-# shows nothing without a running kernel.
-TAGS_WITHOUT_OUTPUT = {"shows-photographs", "shows-a-widget"}
+# The output of cells with this tag is not saved: we may not distribute the photographs of CIFAR-10.
+TAGS_WITHOUT_OUTPUT = {"shows-photographs"}
 WIDGET = "application/vnd.jupyter.widget-view+json"  # the MIME type of a widget; progress bars are widgets, too
+PREVIEW = "image/png"  # of a widget of the course (see qathelpers.widgets.preview)
 
 
 def exercise(cell: NotebookNode) -> Exercise | None:
@@ -134,7 +134,7 @@ def clean(notebook: NotebookNode) -> NotebookNode:
     for cell in notebook.cells:
         if cell.cell_type == "code":
             # This comes before the streams are merged; otherwise a progress bar would split the text around it in two.
-            cell.outputs = [output for output in cell.outputs if WIDGET not in output.get("data", {})]
+            cell.outputs = [output for output in map(without_widget, cell.outputs) if output]
     for preprocessor in (
         ClearMetadataPreprocessor(clear_notebook_metadata=False, preserve_cell_metadata_mask={"tags", "exercise"}),
         CoalesceStreamsPreprocessor(),
@@ -151,6 +151,13 @@ def clean(notebook: NotebookNode) -> NotebookNode:
                 if "execution_count" in output:
                     output.execution_count = number
     return notebook
+
+
+def without_widget(output: NotebookNode) -> NotebookNode | None:
+    """Remove the live widget from an output, which keeps its preview; return None if there is no preview."""
+    data = output.get("data", {})
+    is_widget = data.pop(WIDGET, None) is not None
+    return None if is_widget and PREVIEW not in data else output
 
 
 def refresh(path: Path) -> list[Path]:
