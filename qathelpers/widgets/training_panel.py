@@ -1,36 +1,39 @@
 """Train a net by pressing a button, watch it learn, stop it and resume it."""
 
-import html
-import threading
 import time
-from dataclasses import replace
-from numbers import Real
 from pathlib import Path
 
 import ipywidgets as ipw
-import pandas as pd
 from torch import nn
 
 from .. import nets
-from ..analysis import plots
-from ..common.errors import MAX_SEED, CourseError, check_whole
+from ..analysis.figure import Figure
+from ..common.errors import CourseError
 from ..data.dataset import Dataset
-from ..nets import weights
-from ..results.runs import build_for, run_folder
-from ..training import loop
 from ..training.history import History
-from ..training.run import Run
+from .panel.estimate import Estimates
+from .panel.form import Form
+from .panel.messages import handle_pending
+from .panel.monitor import LIVE, Monitor, running_monitor, stopped_monitor
+from .panel.still import still
+from .panel.style import row, style_sheet
+from .panel.training import Training, counted, new_training, panel_folder, place
+from .preview import WithPreview
 
-SECONDS_BETWEEN_UPDATES = 0.2  # of the progress bar: one message per batch would flood the browser
-MAX_EPOCHS = 10_000
-MAX_LINES = 6  # of the log
+SECONDS_BETWEEN_MESSAGES = 0.05  # while a cell waits for the training
+DOUBLE_CLICK = 0.5  # seconds: the second click must not press the button that has just taken the place of the first
+ESTIMATES = Estimates()  # all panels of a kernel share what they know about training times
 
 
-class TrainingPanel(ipw.VBox):
-    """Choose a net and train it in the background; watch its curves and levels, stop it and resume it.
+class TrainingPanel(WithPreview, ipw.VBox):
+    """Choose a net and train it in the background; watch its curves and weights, stop it and resume it.
 
     The training runs in a thread of its own, so the notebook stays usable. `net` and `history` are the net and its
-    history so far, for use in the next cell. The run is saved in `folder`.
+    history so far, for use in the next cell. Each run is saved in `folder` under a name of its own, so no run replaces
+    another one. A panel that is created while a training of an earlier panel runs shows that training and can stop it.
+
+    `train`, `stop` and `resume` are the buttons as a cell can press them: `panel.train.click()`. The panel shows one
+    button, which is the one of these three that makes sense at the time.
 
     The panel offers what is in `SCHEMES` and `ARCHITECTURES` when it is created, including entries of your own.
 
@@ -58,198 +61,154 @@ class TrainingPanel(ipw.VBox):
         if not isinstance(dataset, Dataset):
             raise ValueError(f"dataset is a {type(dataset).__name__}: pass what `data.load` returns")
         dataset.check()
-        check_whole("epochs", epochs, 1, MAX_EPOCHS)
-        if not isinstance(share, Real) or not 0.01 <= share <= 1:
-            raise ValueError(f"share must be a number from 0.01 to 1; got {share!r}")
-        self.dataset, self.history, self.net = dataset, None, None
-        self._stop_requested, self._thread, self._last_update = threading.Event(), None, 0.0
-        self._schemes, selected = _schemes_with(name)
-        archs = _archs_with(arch)
-        self.name = ipw.Dropdown(options=list(self._schemes), value=selected, description="net")
-        self.arch = ipw.Dropdown(options=archs, value=arch, description="architecture")
-        self.epochs = ipw.IntText(value=epochs, description="epochs")
-        self.batch_size = ipw.Dropdown(options=[64, 128, 256, 512, 1024], value=256, description="batch size")
-        self.share = ipw.FloatSlider(share, min=0.01, max=1, step=0.01, readout_format=".0%", description="data used")
-        self.seed = ipw.IntText(value=0, description="seed")
-        self.train = ipw.Button(description="Train", button_style="primary", tooltip="train from the beginning")
-        self.stop = ipw.Button(description="Stop", disabled=True, tooltip="stop the training; finished epochs are kept")
-        self.resume = ipw.Button(description="Resume", disabled=True, tooltip="continue after the last finished epoch")
-        self.progress = ipw.FloatProgress(value=0, min=0, max=1, layout=ipw.Layout(width="300px"))
-        self.status = ipw.HTML("Not trained yet.")
-        self.curves = ipw.Image(value=b"", format="png", layout=ipw.Layout(height="306px", width="810px"))
-        self.curves.layout.visibility = "hidden"
-        self.levels = ipw.HTML()
-        self.lines = ipw.HTML()
-        self.train.on_click(lambda _: self._start(resume=False))
-        self.resume.on_click(lambda _: self._start(resume=True))
-        self.stop.on_click(lambda _: self._request_stop())
-        super().__init__(
-            [
-                ipw.HBox([self.name, self.arch, self.epochs]),
-                ipw.HBox([self.batch_size, self.share, self.seed]),
-                ipw.HBox([self.train, self.stop, self.resume, self.progress]),
-                self.status,
-                self.curves,
-                self.levels,
-                self.lines,
-            ]
-        )
+        self.dataset, self._guessing, self._changed = dataset, 1 / len(dataset.classes), 0.0
+        self._current: ipw.Button | None = None
+        self.form = Form(dataset, name, arch, epochs, share, ESTIMATES)
+        running = running_monitor()
+        self.monitor = running or stopped_monitor(dataset) or Monitor(self._guessing)
+        self.train, self.stop, self.resume = (ipw.Button(description=text) for text in ("Train", "Stop", "Resume"))
+        self.primary = ipw.Button(layout=ipw.Layout(width="auto", min_width="7em", flex="0 0 auto"))
+        self.again = ipw.Button(layout=ipw.Layout(width="auto", flex="0 0 auto"))
+        self.train.on_click(lambda _: self._train())
+        self.stop.on_click(lambda _: self._stop())
+        self.resume.on_click(lambda _: self._resume())
+        self.primary.on_click(lambda _: self._press())
+        self.again.on_click(lambda _: self._press(self.train))
+        super().__init__([style_sheet(), self.form, row(self.primary, self.again), self.monitor])
+        self.add_class("qat-panel")
+        self.monitor.observe(lambda _: self._refresh(), names="phase")
+        for control in self.form.controls:
+            control.observe(lambda _: self._refresh(), names="value")
+        self._refresh()
+        if running:
+            label = running.training.label
+            running.say(f"{label} was already being trained in this kernel: this panel shows it and can stop it.")
+
+    # The controls and the parts of the display, as a cell can read and set them.
+    name = property(lambda self: self.form.name)
+    arch = property(lambda self: self.form.arch)
+    epochs = property(lambda self: self.form.epochs)
+    batch_size = property(lambda self: self.form.batch_size)
+    share = property(lambda self: self.form.share)
+    seed = property(lambda self: self.form.seed)
+    progress = property(lambda self: self.monitor.progress)
+    status = property(lambda self: self.monitor.status)
+    curves = property(lambda self: self.monitor.curves)
+    levels = property(lambda self: self.monitor.levels)
+    lines = property(lambda self: self.monitor.lines)
+
+    @property
+    def training(self) -> Training | None:
+        """The run that the panel shows, or None before the first one."""
+        return self.monitor.training
+
+    @property
+    def net(self) -> nn.Module | None:
+        """The net of the run that the panel shows."""
+        return None if self.training is None else self.training.net
+
+    @property
+    def history(self) -> History | None:
+        """The history of the run that the panel shows, so far."""
+        return None if self.training is None else self.training.history
 
     @property
     def running(self) -> bool:
         """Whether a training is running."""
-        return self._thread is not None and self._thread.is_alive()
+        return self.training is not None and self.training.running
 
     @property
     def folder(self) -> Path:
-        """Where the run is saved: not beside the runs of `load_or_train`, which a quick try must not replace."""
-        return run_folder(self.dataset.name, self.arch.value) / "panel"
+        """Where the run that the panel shows is saved; before the first run, where it will be."""
+        return panel_folder(self.dataset, self.arch.value) if self.training is None else self.training.folder
 
     def wait(self, seconds: float | None = None) -> bool:
-        """Wait until the training has ended, or at most `seconds`; return whether it has ended."""
-        if self._thread is not None:
-            self._thread.join(seconds)
+        """Wait until the training has ended, or at most `seconds`; return whether it has ended.
+
+        Meanwhile, Stop works. Interrupting the kernel stops the training, too; its finished epochs are kept.
+        """
+        end = None if seconds is None else time.monotonic() + seconds
+        try:
+            while self.running and (end is None or time.monotonic() < end):
+                self.training.join(SECONDS_BETWEEN_MESSAGES)
+                handle_pending()
+        except KeyboardInterrupt:
+            self._stop()
+            self.training.join()
+            kept = counted(self.training.finished_epochs, "epoch")
+            print(f"The training of {self.training.label} was stopped: {kept} of {self.training.epochs} finished.")
         return not self.running
 
-    def _start(self, resume: bool) -> None:
-        if self.running:
+    def preview(self) -> Figure:
+        """Return a still picture of the panel."""
+        return still(self.form, self.training, self._guessing)
+
+    def _press(self, button: ipw.Button | None = None) -> None:
+        """Do what the button that is shown says, unless this is the second half of a double click."""
+        if time.monotonic() - self._changed >= DOUBLE_CLICK:
+            (button or self._current).click()
+
+    def _train(self) -> None:
+        if self.running and not self._has_ended():
             return
         try:
-            self._check()
+            settings = self.form.settings()
+            taken = {place(one.training) for one in LIVE if one.training.running}
+            training = new_training(self.dataset, settings, taken)
         except CourseError as error:
-            self._show_status(str(error), error=True)
+            self.monitor.say(str(error), "error")
             return
-        self._stop_requested.clear()
-        self._lines, self._began = [], time.monotonic()
-        self._set_buttons(running=True)
-        self._show_status("Starting ...")
-        self._thread = threading.Thread(target=self._run, args=(resume,), daemon=True)
-        self._thread.start()
+        is_new_name = training.label != training.name
+        self.monitor.start(training, f"It has a new name, because {training.name} is kept." if is_new_name else "")
 
-    def _check(self) -> None:
-        if not 1 <= self.epochs.value <= MAX_EPOCHS:
-            raise CourseError(f"epochs is {self.epochs.value}: choose a whole number from 1 to {MAX_EPOCHS:,}.")
-        if not 0 <= self.seed.value <= MAX_SEED:
-            raise CourseError(f"seed is {self.seed.value}: choose a whole number from 0 to {MAX_SEED:,}.")
+    def _resume(self) -> None:
+        if self.training is not None and self._has_ended() and self.training.resumable:
+            kept = self.training.finished_epochs
+            self.monitor.start(self.training, f"It goes on after epoch {kept} of {self.training.epochs}.")
 
-    def _request_stop(self) -> None:
-        self._stop_requested.set()
-        self._show_status("Stopping ...")
+    def _stop(self) -> None:
+        if self.running:
+            self.training.stop()
+            self.monitor.say("Stopping ...")
 
-    def _run(self, resume: bool) -> None:
+    def _has_ended(self) -> bool:
+        """Return whether no training runs; one that has just reported its end may still be about to leave."""
+        if self.monitor.phase != "running":
+            self.training.join(5)
+        return not self.running
+
+    def _refresh(self) -> None:
+        """Show the button that makes sense now."""
+        runs, training = self.monitor.phase == "running", self.training
+        resumable = not runs and training is not None and training.resumable
+        self.train.disabled, self.stop.disabled, self.resume.disabled = runs, not runs, not resumable
+        current = self.stop if runs else self.resume if resumable else self.train
+        if resumable:
+            self.resume.description = f"Resume after epoch {training.finished_epochs} of {training.epochs}"
+        if self._current not in (None, current):
+            self._changed = time.monotonic()
+        self._current = current
+        self.primary.description = current.description
+        self.primary.button_style = "danger" if runs else "primary"
+        self.primary.tooltip = self._tooltip(current)
+        self.again.layout.display = "" if resumable else "none"
+        if resumable:
+            self._describe_again(training)
+        self.form.enable(not runs)
+        if training is not None and not runs:
+            ESTIMATES.learn(training.history or History({}), training.dataset, training.settings)
+
+    def _describe_again(self, training: Training) -> None:
         try:
-            self._train(resume)
-        except Exception as error:  # a thread that ended without a message would look like a slow training
-            sentence = str(error) if isinstance(error, CourseError) else f"{type(error).__name__}: {error}"
-            self._show_status(sentence, error=True)
-        finally:
-            self._set_buttons(running=False)
+            same = self.form.settings() == training.settings
+        except CourseError:
+            same = True
+        self.again.description = "Start over" if same else "Train as a new run"
+        self.again.tooltip = f"train from the first epoch, under a new name; {training.label} is kept"
 
-    def _train(self, resume: bool) -> None:
-        seed, share = self.seed.value, self.share.value
-        counts = (len(self.dataset.train_labels), len(self.dataset.test_labels))
-        dataset = self.dataset.take(*(max(1, round(share * count)) for count in counts))
-        net = build_for(dataset, self._schemes[self.name.value], self.arch.value, seed)
-        recipe = replace(net.spec.recipe, batch_size=self.batch_size.value)
-        run = Run.plan(net, dataset, self.epochs.value, recipe=recipe, seed=seed, folder=self.folder)
-        if not resume:
-            with run.lock():  # if another process is training this run, its resume file must stay
-                run.forget()
-        self.net = net
-        self.history = loop.train(
-            run, net, dataset, on_epoch=self._after_epoch, on_batch=self._after_batch, log=self._log
-        )
-        self._show_end(self.history)
-
-    def _after_batch(self, done: float) -> None:
-        if self._stop_requested.is_set():
-            raise KeyboardInterrupt
-        now = time.monotonic()
-        if now - self._last_update < SECONDS_BETWEEN_UPDATES and done < 1:
-            return
-        self._last_update, self.progress.value = now, done
-        left = (now - self._began) * (1 - done) / done
-        self._show_status(f"Training: {done:.0%} done, about {_duration(left)} left.")
-
-    def _after_epoch(self, history: History) -> None:
-        self.history = history
-        self.curves.value = plots.curves([history], history.config["epochs"]).png()
-        self.curves.layout.visibility = "visible"
-        self.levels.value = levels_table(self.net)
-        if self._stop_requested.is_set():
-            raise KeyboardInterrupt
-
-    def _log(self, line: str) -> None:
-        self._lines = [*self._lines, line][-MAX_LINES:]
-        self.lines.value = f"<pre>{html.escape(chr(10).join(self._lines))}</pre>"
-
-    def _show_end(self, history: History) -> None:
-        epochs = history.config["epochs"]
-        if len(history) < epochs:
-            self._show_status(f"Stopped: {len(history)} of {epochs} epochs are finished. Press Resume to continue.")
-            return
-        self.progress.value = 1
-        accuracy = history.test_acc
-        self._show_status(f"Done: {history.name} has a test accuracy of {accuracy:.4f} after {epochs} epochs.")
-
-    def _show_status(self, text: str, error: bool = False) -> None:
-        colour = "#b00020" if error else "inherit"
-        self.status.value = f'<span style="color: {colour}">{html.escape(text)}</span>'
-
-    def _set_buttons(self, running: bool) -> None:
-        stopped = self.history is not None and len(self.history) < self.history.config["epochs"]
-        self.train.disabled, self.stop.disabled = running, not running
-        self.resume.disabled = running or not stopped
-        for control in (self.name, self.arch, self.epochs, self.batch_size, self.share, self.seed):
-            control.disabled = running
-
-
-def levels_table(net: nn.Module) -> str:
-    """Return what `weights.report` says about `net` as an HTML table, or a sentence if `net` is a float net."""
-    report = weights.report(net)
-    if report.empty:
-        return f"{html.escape(nets.spec_of(net).name)} has no quantized weights: its layers compute with 32-bit floats."
-    with pd.option_context("display.max_colwidth", None):
-        return report.to_html(
-            border=0, index_names=False, formatters={"weights": "{:,}".format, "zeros": "{:.0%}".format}
-        )
-
-
-def _schemes_with(chosen: str | nets.Scheme) -> tuple[dict[str, nets.Scheme], str]:
-    """Return the schemes to offer, by the name that is shown, and the name of `chosen`, which is one of them.
-
-    The variants with 8-bit first and last layers would double the list, so a variant is only offered if it is chosen.
-    """
-    for name, scheme in nets.SCHEMES.items():
-        if not isinstance(scheme, nets.Scheme):
-            raise CourseError(f"SCHEMES[{name!r}] is a {type(scheme).__name__}: register a Scheme.")
-    offered = {str(name): scheme for name, scheme in nets.SCHEMES.items() if not _is_variant(name)}
-    if isinstance(chosen, nets.Scheme):
-        if nets.SCHEMES.get(chosen.name, chosen) != chosen:
-            raise CourseError(f"The course already has a scheme {chosen.name}: give yours another name.")
-        return offered | {chosen.name: chosen}, chosen.name
-    if not isinstance(chosen, str) or chosen not in nets.SCHEMES:
-        raise CourseError(f"There is no net {chosen!r}: pass a Scheme, or choose one of {', '.join(offered)}.")
-    return offered | {chosen: nets.SCHEMES[chosen]}, chosen
-
-
-def _is_variant(name: str) -> bool:
-    return str(name).endswith(nets.FIRST_LAST_SUFFIX)
-
-
-def _archs_with(chosen: str) -> list[str]:
-    """Return the names of the architectures to offer, with `chosen`, which can be a wider or narrower one."""
-    for name, preset in nets.ARCHITECTURES.items():
-        if not isinstance(preset, nets.Architecture):
-            raise CourseError(
-                f"ARCHITECTURES[{name!r}] is a {type(preset).__name__}: register an Architecture, such as "
-                "Architecture(MyNet)."
-            )
-    if not isinstance(chosen, str):
-        raise CourseError(f"arch is a {type(chosen).__name__}: pass the name of an entry of ARCHITECTURES.")
-    nets.architecture(chosen)
-    return list(dict.fromkeys([*map(str, nets.ARCHITECTURES), chosen]))
-
-
-def _duration(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
+    def _tooltip(self, button: ipw.Button) -> str:
+        if button is self.stop:
+            return "stop the training after this batch; finished epochs are kept"
+        if button is self.resume:
+            return f"continue {self.training.label} with its own settings"
+        return "train from the first epoch"

@@ -1,0 +1,1 @@
+"""The parts of the training panel: its form, the training in a thread, and what it shows of it."""
