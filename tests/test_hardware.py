@@ -38,6 +38,34 @@ def test_elsewhere_memory_is_left_to_the_system(monkeypatch):
     assert hardware.keep_freed_memory() is False
 
 
+RELEASE = """
+import torch
+from qathelpers.common import hardware
+
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * 4096
+
+hardware.keep_freed_memory()
+blocks = [torch.ones(250_000) for _ in range(200)]
+last = torch.ones(1000)  # without a block at the end, the heap would shrink by itself
+del blocks
+before = resident()
+hardware.release_freed_memory()
+print(before - resident())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has the function")
+def test_freed_memory_goes_back_to_the_system():
+    released = subprocess.check_output([sys.executable, "-c", RELEASE], text=True)
+    assert int(released) > 100_000_000  # of 200 MB
+
+
+def test_without_glibc_no_memory_is_released(monkeypatch):
+    monkeypatch.setattr(platform, "libc_ver", lambda: ("", ""))
+    assert hardware.release_freed_memory() is False
+
+
 def test_the_hardware_has_a_name():
     assert "threads" in hardware.describe(torch.device("cpu"))
 

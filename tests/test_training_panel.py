@@ -520,7 +520,7 @@ def test_a_kernel_of_an_unknown_kind_and_plain_python_are_left_alone(monkeypatch
     messages.handle_pending()
 
 
-@pytest.mark.parametrize(("value", "expected"), [(0.13, 0.2), (0.2, 0.2), (3, 5), (7, 10), (0, 1), (float("nan"), 1)])
+@pytest.mark.parametrize(("value", "expected"), [(0.13, 0.15), (0.2, 0.2), (3, 3), (8, 10), (0, 1), (float("nan"), 1)])
 def test_axes_end_at_round_numbers(value, expected):
     assert svg.rounded_up(value) == pytest.approx(expected)
 

@@ -123,6 +123,8 @@ def train(
             log(warning)
         if len(history) == epochs:
             run.finish(history, net)
+    del train_batches, test_batches, optimizers
+    hardware.release_freed_memory()
     return history
 
 

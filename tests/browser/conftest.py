@@ -139,7 +139,8 @@ def open_cells(server, open_and_run):
 
     def open_cells(name, *sources, width=1300, height=1000):
         cells = [nbformat.v4.new_code_cell(source) for source in sources]
-        nbformat.write(nbformat.v4.new_notebook(cells=cells), server.folder / f"{name}.ipynb")
+        kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+        nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), server.folder / f"{name}.ipynb")
         return open_and_run(name, width, height)
 
     return open_cells
@@ -155,7 +156,7 @@ def set_theme(page, theme):
     """Change JupyterLab's theme; the server keeps it, so a test has to set it back."""
     page.evaluate("theme => jupyterapp.commands.execute('apputils:change-theme', {theme})", theme)
     light = "false" if "Dark" in theme else "true"
-    page.locator(f"body[data-jp-theme-light='{light}']").wait_for(timeout=MINUTE)
+    page.locator(f"body[data-jp-theme-light='{light}']").wait_for(state="attached", timeout=MINUTE)
 
 
 def keep(page, locator, name):

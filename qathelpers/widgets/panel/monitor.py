@@ -149,7 +149,7 @@ class Monitor(ipw.VBox):
             f"seed {chosen.seed}",
         ]
         heading = f'<span class="qat-title">{html.escape(training.label)}</span> · {html.escape(" · ".join(parts))}'
-        self.title.value = f"<div>{heading}</div>{self._number()}"
+        self.title.value = f'<div class="qat-run"><div>{heading}</div>{self._number()}</div>'
 
     def _number(self) -> str:
         if not self.training.finished_epochs:

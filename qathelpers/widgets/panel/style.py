@@ -12,6 +12,7 @@ STYLE = """<style>
 .qat-panel, .qat-panel .widget-box { overflow: visible }
 .qat-panel .widget-html-content { line-height: 1.4; overflow-wrap: anywhere }
 .qat-panel svg { display: block; width: 100%; height: auto; overflow: visible }
+.qat-panel .qat-run { border-top: 1px solid #7a7a7a; margin-top: 8px; padding-top: 6px }
 .qat-panel .qat-title { font-size: 1.15em; font-weight: 600 }
 .qat-panel .qat-number { font-size: 1.6em; font-weight: 600; margin-right: 0.3em }
 .qat-panel .qat-quiet { color: var(--qat-quiet) }

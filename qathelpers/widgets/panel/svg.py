@@ -26,7 +26,7 @@ COLOURS = {
 OTHER = "#7A7A7A"
 NEGATIVE, ZERO, POSITIVE = "#D55E00", "#7A7A7A", "#0072B2"
 BINS = 60
-WIDTH, LEFT, RIGHT, TOP, BOTTOM = 400, 46, 12, 10, 38  # of a chart, and of its margins
+WIDTH, LEFT, RIGHT, TOP = 400, 54, 14, 10  # of a chart, and of its margins
 
 
 @dataclass(frozen=True)
@@ -42,9 +42,10 @@ class Curve:
 class Chart:
     """Collects the marks of one chart; x and y are in the units of its axes."""
 
-    def __init__(self, height: int, x: tuple[float, float], y: tuple[float, float]):
-        """Set up a chart of `height` pixels whose axes have these ends."""
+    def __init__(self, height: int, x: tuple[float, float], y: tuple[float, float], x_label: str = ""):
+        """Set up a chart of `height` pixels whose axes have these ends, with room for the name of the x-axis."""
         self.height, self._x, self._y, self._parts = height, x, y, []
+        self._x_label, self._low = x_label, height - (38 if x_label else 20)
 
     def x(self, value: float) -> float:
         """Return the pixel of a value on the x-axis."""
@@ -52,7 +53,7 @@ class Chart:
 
     def y(self, value: float) -> float:
         """Return the pixel of a value on the y-axis."""
-        return self.height - BOTTOM - (value - self._y[0]) / (self._y[1] - self._y[0]) * (self.height - BOTTOM - TOP)
+        return self._low - (value - self._y[0]) / (self._y[1] - self._y[0]) * (self._low - TOP)
 
     def line(self, points: Iterable[tuple[float, float]], style: str) -> None:
         """Draw a line through points, with presentation attributes such as 'stroke="red"'."""
@@ -78,7 +79,7 @@ class Chart:
         """Write a text at a pixel."""
         self._parts.append(f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" {more}>{html.escape(text)}</text>')
 
-    def axes(self, x_ticks: dict[float, str], y_ticks: dict[float, str], x_label: str) -> None:
+    def axes(self, x_ticks: dict[float, str], y_ticks: dict[float, str]) -> None:
         """Draw the two axes with their ticks, and the name of the x-axis."""
         left, right, low = self._x[0], self._x[1], self._y[0]
         for value, label in y_ticks.items():
@@ -86,8 +87,8 @@ class Chart:
             self.text(LEFT - 6, self.y(value) + 5, label, "end")
         self.line([(left, self._y[1]), (left, low), (right, low)], 'stroke="currentColor"')
         for value, label in x_ticks.items():
-            self.text(self.x(value), self.height - BOTTOM + 16, label)
-        self.text((LEFT + WIDTH - RIGHT) / 2, self.height - 4, x_label)
+            self.text(self.x(value), self._low + 16, label)
+        self.text((LEFT + WIDTH - RIGHT) / 2, self.height - 4, self._x_label)
 
     def svg(self, alt: str) -> str:
         """Return the chart; `alt` is what a screen reader says instead."""
@@ -111,8 +112,8 @@ def accuracy(curves: Sequence[Curve], epochs: int, guessing: float) -> str:
         guessing: The accuracy of guessing, 0 to 1, which is drawn as a dotted line.
     """
     longest = max([epochs, 2, *(len(curve.test) for curve in curves)])
-    chart = Chart(250, (0, longest), (0, 1))
-    chart.axes(epoch_ticks(longest), {value / 4: f"{25 * value} %" for value in range(5)}, "epoch")
+    chart = Chart(250, (0, longest), (0, 1), "epoch")
+    chart.axes(epoch_ticks(longest), {value / 4: f"{25 * value}%" for value in range(5)})
     chart.line([(0, guessing), (longest, guessing)], 'stroke="currentColor" stroke-width="1.5" stroke-dasharray="2 4"')
     chart.text(WIDTH - RIGHT, chart.y(guessing) - 5, f"guessing, {guessing:.0%}", "end")
     for number, curve in enumerate(curves, start=1):
@@ -146,8 +147,8 @@ def histogram(latent: np.ndarray, quantized: np.ndarray | None, reach: float, la
         groups = [latent[quantized == level] for level in levels]
     counts = [np.histogram(group, edges)[0] for group in groups]
     top = max(1, sum(counts).max())
-    chart = Chart(210, (-reach, reach), (0, 1.16 * top))
-    chart.axes({-reach: f"{-reach:g}", 0: "0", reach: f"{reach:g}"}, {}, "latent weight")
+    chart = Chart(210, (-reach, reach), (0, 1.16 * top), "latent weight")
+    chart.axes({-reach: f"{-reach:g}", 0: "0", reach: f"{reach:g}"}, {})
     shades = [sign_shade(level) for level in levels] or [shade]
     low = np.zeros(BINS)
     for count, bar_shade in zip(counts, shades, strict=True):
@@ -156,7 +157,7 @@ def histogram(latent: np.ndarray, quantized: np.ndarray | None, reach: float, la
     total = max(1, len(latent))
     shares = [(float(level), len(group) / total) for level, group in zip(levels, groups, strict=False)]
     for level, share in shares:
-        chart.line([(level, 0), (level, 1.06 * top)], f'stroke="{sign_shade(level)}" stroke-width="2.5"')
+        chart.line([(level, 0), (level, 1.06 * top)], 'stroke="currentColor" stroke-width="2.5"')
         if len(shares) <= 4:
             chart.text(chart.x(level), TOP + 5, f"{share:.0%}")
     borders = thresholds(groups) if len(levels) else []
@@ -175,8 +176,8 @@ def small(values: dict[int, float], epochs: int, shade: str, name: str) -> str:
         name: What the share is of, for the alternative text.
     """
     top = next(limit for limit in (0.02, 0.05, 0.1, 0.2, 0.5, 1) if limit >= max(values.values(), default=0))
-    chart = Chart(96, (0, max(epochs, 2)), (0, top))
-    chart.axes(epoch_ticks(max(epochs, 2)), {0: "0 %", top: f"{top:.0%}"}, "")
+    chart = Chart(84, (0, max(epochs, 2)), (0, top))
+    chart.axes(epoch_ticks(max(epochs, 2)), {0: "0%", top: f"{top:.0%}"})
     points = list(values.items())
     chart.line(points, f'stroke="{shade}" stroke-width="2"')
     chart.dots(points if len(points) < 20 else points[-1:], shade)
@@ -196,11 +197,11 @@ def epoch_ticks(epochs: int) -> dict[float, str]:
 
 
 def rounded_up(value: float) -> float:
-    """Return the next larger number of the form 1, 2 or 5 times a power of ten; 1 for 0 and for NaN."""
+    """Return the next larger number of the form 1, 1.5, 2, 3, 5 or 7 times a power of ten; 1 for 0 and for NaN."""
     if not 0 < value < math.inf:
         return 1.0
     power = 10.0 ** math.floor(math.log10(value))
-    return next((size * power for size in (1, 2, 5) if value <= size * power), 10 * power)
+    return next((size * power for size in (1, 1.5, 2, 3, 5, 7) if value <= size * power), 10 * power)
 
 
 def _histogram_alt(layer: str, shares: Sequence[tuple[float, float]], borders: Sequence[float]) -> str:
