@@ -2,6 +2,10 @@
 
 import logging
 
+from .common.threads import wait_briefly
+
+wait_briefly()  # before the imports below, because they import torch
+
 # When CUDA_HOME is set but there is no GPU, importing Brevitas logs a warning about a missing CUDA runtime, which the
 # course does not use. The level has to be set before the imports below, because they import Brevitas.
 logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)

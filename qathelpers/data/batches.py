@@ -237,8 +237,8 @@ class Batches:
     def _augmented(self, part: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor, number: int) -> torch.Tensor:
         images = self.windows[part, rows, columns]
         flip = self.flipped[part] ^ bool(number % 2)
-        images[flip] = images[flip].flip(-1)
-        return images
+        # Not with images[flip], because a GPU would have to tell how many images these are, and the step would wait.
+        return torch.where(flip[:, None, None, None], images.flip(-1), images)
 
     def _cut(self, images: torch.Tensor, tops: torch.Tensor, lefts: torch.Tensor) -> torch.Tensor:
         pixels = torch.arange(self.side, device=images.device)

@@ -9,6 +9,7 @@ from ..common.errors import CourseError
 from ..data.batches import Batches, normalize
 from ..nets.architectures import spec_of
 from ..nets.convnet import ConvNet
+from ..nets.fused_quantizers import fused
 from ..nets.lenet import LeNet
 
 
@@ -29,13 +30,11 @@ def evaluate(net: nn.Module, batches: Batches, side: int | None = None) -> tuple
         CourseError: If the net was built for images with another number of channels.
     """
     net.eval()
-    total_loss, correct, total = 0.0, 0, 0
-    for images, labels in batches.epoch(0, side):
-        logits = _logits(net, images)
-        total_loss += F.cross_entropy(logits, labels, reduction="sum").item()
-        correct += (logits.argmax(1) == labels).sum().item()
-        total += len(labels)
-    return mean_loss_and_accuracy(total_loss, correct, total, batches.labels.device)
+    tally = Tally()
+    with fused(net):
+        for images, labels in batches.epoch(0, side):
+            tally.add(_logits(net, images), labels)
+    return tally.means()
 
 
 @torch.no_grad()
@@ -55,7 +54,8 @@ def predict(net: nn.Module, images: torch.Tensor, batch_size: int = 1000) -> tor
     """
     net.eval()
     device = next(net.parameters()).device
-    with torch.autocast(device.type, enabled=False):  # the caller's autocast would also round the normalized images
+    # The caller's autocast would also round the normalized images.
+    with torch.autocast(device.type, enabled=False), fused(net):
         return torch.cat([_logits(net, normalize(part.to(device))).cpu() for part in images.split(batch_size)])
 
 
@@ -74,10 +74,31 @@ def in_its_format(net: nn.Module, images: torch.Tensor) -> torch.Tensor:
     return images.contiguous(memory_format=torch.channels_last if is_fast else torch.contiguous_format)
 
 
-def mean_loss_and_accuracy(total_loss: float, correct: int, total: int, device: torch.device) -> tuple[float, float]:
-    """Return the mean loss and the accuracy over all processes, given the sums over the images of this process."""
-    total_loss, correct, total = distributed.all_reduce([total_loss, correct, total], device)
-    return total_loss / total, correct / total
+class Tally:
+    """The losses and the hits of batches, kept on the device, so that no batch has to wait until they are known."""
+
+    def __init__(self) -> None:
+        self.losses: list[torch.Tensor] = []  # one sum per batch
+        self.hits: list[torch.Tensor] = []
+        self.images = 0
+
+    def add(self, logits: torch.Tensor, labels: torch.Tensor) -> None:
+        """Add a batch, given its logits (n, classes) and labels (n,)."""
+        self.losses.append(F.cross_entropy(logits, labels, reduction="sum"))
+        self.hits.append((logits.argmax(1) == labels).sum())
+        self.images += len(labels)
+
+    def first_loss_that_is_not_finite(self) -> int | None:
+        """Return the number of the first batch whose loss is NaN or infinite, counted from 0, or None."""
+        broken = (~torch.stack(self.losses).isfinite()).nonzero() if self.losses else ()
+        return int(broken[0]) if len(broken) else None
+
+    def means(self) -> tuple[float, float]:
+        """Return the mean loss and the accuracy over all processes."""
+        losses, hits = torch.stack(self.losses), torch.stack(self.hits)
+        sums = [sum(losses.tolist()), sum(hits.tolist()), self.images]
+        loss, correct, images = distributed.all_reduce(sums, losses.device)
+        return loss / images, correct / images
 
 
 def as_logits(output: object) -> torch.Tensor:

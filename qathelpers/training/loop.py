@@ -2,7 +2,6 @@
 
 import functools
 import itertools
-import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,9 +18,10 @@ from ..common.progress import progress
 from ..data.batches import Batches, progressive_side
 from ..data.dataset import Dataset
 from ..nets import weights
+from ..nets.fused_quantizers import fused
 from ..nets.recipe import Recipe
 from .checks import check_training
-from .evaluation import as_logits, evaluate, in_its_format, is_of_the_course, mean_loss_and_accuracy
+from .evaluation import Tally, as_logits, evaluate, in_its_format, is_of_the_course
 from .history import History
 from .optimizers import make_optimizers, set_learning_rates
 from .run import Run
@@ -139,21 +139,22 @@ def train_epoch(
 ) -> tuple[float, float]:
     """Train on all batches once; return the mean loss (as in `evaluate`, without label smoothing) and the accuracy."""
     net.train()
-    total_loss, correct, total = 0.0, 0, 0
-    total_steps = run.epochs * len(batches)
-    for step, (images, labels) in enumerate(batches.epoch(epoch, side), start=epoch * len(batches)):
-        set_learning_rates(optimizers, step / total_steps, run.recipe.final_lr)
-        logits = train_step(net, images, labels, optimizers, run.recipe)
-        total += len(labels)
-        correct += (logits.argmax(1) == labels).sum().item()
-        total_loss += F.cross_entropy(logits, labels, reduction="sum").item()
-        if not math.isfinite(total_loss):
-            raise CourseError(
-                f"The loss became NaN or infinite in step {step + 1} (epoch {epoch + 1}): look for a broken quantizer "
-                f"with weights.report(net), or train with a smaller learning rate than lr={run.recipe.lr}."
-            )
-        on_batch((step + 1) / total_steps)
-    return mean_loss_and_accuracy(total_loss, correct, total, batches.labels.device)
+    tally, first, total_steps = Tally(), epoch * len(batches), run.epochs * len(batches)
+    waits_for_nothing = batches.labels.device.type == "cpu"  # a GPU would have to finish the step first
+    with fused(net):
+        for step, (images, labels) in enumerate(batches.epoch(epoch, side), start=first):
+            set_learning_rates(optimizers, step / total_steps, run.recipe.final_lr)
+            tally.add(train_step(net, images, labels, optimizers, run.recipe), labels)
+            if waits_for_nothing and not tally.losses[-1].isfinite():
+                break
+            on_batch((step + 1) / total_steps)
+    broken = tally.first_loss_that_is_not_finite()
+    if broken is not None:
+        raise CourseError(
+            f"The loss became NaN or infinite in step {first + broken + 1} (epoch {epoch + 1}): look for a broken "
+            f"quantizer with weights.report(net), or train with a smaller learning rate than lr={run.recipe.lr}."
+        )
+    return tally.means()
 
 
 def train_step(
@@ -167,7 +168,9 @@ def train_step(
     with hardware.autocast(images.device):
         logits = as_logits(net(in_its_format(net, images)))
     loss = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
-    (loss * distributed.shard_weight(len(labels), loss.device)).backward()
+    if distributed.world_size() > 1:
+        loss = loss * distributed.shard_weight(len(labels), loss.device)
+    loss.backward()
     distributed.all_reduce_gradients(net)
     for optimizer in optimizers:
         optimizer.step()
@@ -182,7 +185,8 @@ def recalibrate_batchnorm(net: nn.Module, batches: Batches, epoch: int, side: in
     the net. Computing them anew takes 3 % of the time of an epoch and gains one point of accuracy for binary nets.
     """
     first = itertools.islice(batches.epoch(epoch, side), BATCHNORM_BATCHES)
-    update_bn((in_its_format(net, images) for images, _ in first), net)
+    with fused(net):
+        update_bn((in_its_format(net, images) for images, _ in first), net)
 
 
 @contextmanager

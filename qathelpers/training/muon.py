@@ -1,7 +1,7 @@
 """Muon, an optimizer that suits one-bit weights as well as float weights."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import nn
@@ -22,22 +22,42 @@ def orthogonalize(gradient: torch.Tensor, steps: int = 3) -> torch.Tensor:
     Reference:
         K. Jordan et al., Muon: An optimizer for hidden layers in neural networks (kellerjordan.github.io, 2024).
     """
-    if gradient.size(0) > gradient.size(1):
-        return orthogonalize(gradient.T, steps).T
-    x = gradient / (gradient.norm() + 1e-7)
-    gram = x @ x.T
-    product = factor = _step(gram)
+    return orthogonalize_all([gradient], steps)[0]
+
+
+def orthogonalize_all(gradients: Sequence[torch.Tensor], steps: int = 3) -> list[torch.Tensor]:
+    """Return `orthogonalize` of each matrix; matrices with Gram matrices of the same size are computed as one batch.
+
+    On a GPU, launching an operation takes longer than computing it on matrices as small as these.
+    """
+    lengths = torch._foreach_norm(gradients)
+    torch._foreach_add_(lengths, 1e-7)
+    wide = [x if x.size(0) <= x.size(1) else x.T for x in torch._foreach_div(gradients, lengths)]
+    results = list(gradients)
+    for size in {len(x) for x in wide}:
+        numbers = [number for number, x in enumerate(wide) if len(x) == size]
+        products = _newton_schulz(torch.stack([wide[number] @ wide[number].T for number in numbers]), steps)
+        for number, product in zip(numbers, products, strict=True):
+            result = product @ wide[number]
+            results[number] = result if result.shape == gradients[number].shape else result.T
+    return results
+
+
+def _newton_schulz(grams: torch.Tensor, steps: int) -> torch.Tensor:
+    """Return the product of the factors of all steps, for each Gram matrix of a batch (n, rows, rows)."""
+    product = factor = _step(grams)
     for _ in range(steps - 1):
-        gram = factor @ gram @ factor
-        factor = _step(gram)
+        grams = factor @ grams @ factor
+        factor = _step(grams)
         product = factor @ product
-    return product @ x
+    return product
 
 
-def _step(gram: torch.Tensor) -> torch.Tensor:
-    """Return the factor of one Newton-Schulz step, given the Gram matrix of the rows."""
-    identity = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
-    return 3.4445 * identity - 4.7750 * gram + 2.0315 * gram @ gram
+def _step(grams: torch.Tensor) -> torch.Tensor:
+    """Return the factor of one Newton-Schulz step, given Gram matrices (n, rows, rows)."""
+    factor = torch.baddbmm(grams, grams, grams, beta=-4.7750, alpha=2.0315)
+    factor.diagonal(dim1=1, dim2=2).add_(3.4445)
+    return factor
 
 
 class Muon(torch.optim.Optimizer):
@@ -77,17 +97,32 @@ class Muon(torch.optim.Optimizer):
     def step(self, closure: None = None) -> None:
         """Update every parameter that has a gradient."""
         for group in self.param_groups:
-            for weight in group["params"]:
-                if weight.grad is not None:
-                    self._update(weight, group["lr"], group["momentum"], group["clip"])
+            weights = [weight for weight in group["params"] if weight.grad is not None]
+            if weights:
+                self._update(weights, group["lr"], group["momentum"], group["clip"])
 
-    def _update(self, weight: nn.Parameter, lr: float, momentum: float, clip: float) -> None:
+    def _update(self, weights: list[nn.Parameter], lr: float, momentum: float, clip: float) -> None:
+        gradients = [weight.grad for weight in weights]
+        velocities = [self._velocity(weight) for weight in weights]
+        torch._foreach_mul_(velocities, momentum)
+        torch._foreach_add_(velocities, gradients)
+        directions = torch._foreach_add(gradients, velocities, alpha=momentum)  # Nesterov
+        # Channels last, as the weights of the course's nets are in memory. The order of the columns does not matter.
+        updates = orthogonalize_all([direction.movedim(1, -1).flatten(1) for direction in directions])
+        factors = torch._foreach_norm(weights)
+        torch._foreach_add_(factors, 1e-7)
+        torch._foreach_reciprocal_(factors)
+        torch._foreach_mul_(factors, [len(weight) ** 0.5 for weight in weights])
+        torch._foreach_mul_(weights, factors)
+        for weight, update in zip(weights, updates, strict=True):
+            weight.add_(update.reshape(weight.movedim(1, -1).shape).movedim(-1, 1), alpha=-lr)
+        if clip < math.inf:
+            limits = [clip * (len(weight) / weight.numel()) ** 0.5 for weight in weights]
+            torch._foreach_clamp_max_(weights, limits)
+            torch._foreach_clamp_min_(weights, [-limit for limit in limits])
+
+    def _velocity(self, weight: nn.Parameter) -> torch.Tensor:
         state = self.state[weight]
         if not state:
             state["velocity"] = torch.zeros_like(weight)
-        velocity = state["velocity"].mul_(momentum).add_(weight.grad)
-        direction = weight.grad.add(velocity, alpha=momentum).flatten(1)  # Nesterov
-        weight.mul_(len(weight) ** 0.5 / (weight.norm() + 1e-7))
-        weight.add_(orthogonalize(direction).view_as(weight), alpha=-lr)
-        limit = clip * (len(weight) / weight.numel()) ** 0.5
-        weight.clamp_(-limit, limit)
+        return state["velocity"]
