@@ -148,7 +148,8 @@ class FusedBinaryWeights(BinaryQuant):
 
     def forward(self, x: Tensor) -> Quantized:
         """Return the quantized weights, their scale, their zero point and their bit width."""
-        values, scale = _SignedWeights.apply(x, self.scaling_impl.parameter_list_stats(x), *self.numbers)
+        magnitude = torch.atleast_1d(self.scaling_impl.parameter_list_stats(x))  # the shape of Brevitas' own scale
+        values, scale = _SignedWeights.apply(x, magnitude, *self.numbers)
         return values, scale, self.zero_point(), self.bit_width()
 
 
@@ -177,7 +178,8 @@ class FusedSigns(FusedActivationQuantProxy):
     def forward(self, x: Tensor) -> Quantized:
         """Return the quantized activations, their scale, their zero point and their bit width."""
         quantizer = self.tensor_quant
-        return _Signs.apply(x), quantizer.scaling_impl.value(), quantizer.zero_point(), quantizer.bit_width()
+        scale = quantizer.scaling_impl.value().to(x.dtype).view(1)  # type and shape of Brevitas' own
+        return _Signs.apply(x), scale, quantizer.zero_point(), quantizer.bit_width()
 
 
 def _smallest_scale(quantizer: nn.Module) -> float:
@@ -250,7 +252,8 @@ def _agree(part: nn.Module, kind: type) -> bool:
         finally:
             part.__class__ = original
         results.append([values, scale, *rest, *gradients])
-    return all(torch.allclose(*both, rtol=1e-4, atol=1e-6) for both in zip(*results, strict=True))
+    pairs = list(zip(*results, strict=True))
+    return all(one.shape == other.shape and torch.allclose(one, other, rtol=1e-4, atol=1e-6) for one, other in pairs)
 
 
 def _learned(part: nn.Module) -> list[nn.Parameter]:
