@@ -20,8 +20,9 @@ from .nets.recipe import changed
 from .nets.schemes import FIRST_LAST_SUFFIX, SCHEMES
 from .results import reproduce, sweep
 from .results.recorded import RECORDED, recorded_history
-from .results.runs import find_histories, load_or_train, run_folder
+from .results.runs import find_histories, load_or_train, plan, run_folder
 from .results.tables import summarize, table
+from .training import overwriting
 from .training.history import History
 
 COURSE_NETS = ("PytorchNN", "TernaryNN", "BinaryNN")
@@ -64,6 +65,7 @@ data_option = _data_option(NAMES, help="Default: QAT_DATA, or auto.")
 recorded_data_option = _data_option(REAL_NAMES, default="cifar10", show_default=True)
 seed_option = click.option("--seed", type=click.IntRange(0, MAX_SEED), default=0, show_default=True)
 set_option = click.option("--set", "changes", multiple=True, metavar="SETTING=VALUE", help=SET_HELP)
+overwrite_option = click.option("--overwrite", is_flag=True, help="Replace finished runs with other settings.")
 epochs_type = click.IntRange(1)
 
 
@@ -85,12 +87,18 @@ def main() -> None:
 @data_option
 @seed_option
 @set_option
+@overwrite_option
 def train_command(
-    epochs: int, name: str, arch: str, data_name: str | None, seed: int, changes: tuple[str, ...]
+    epochs: int, name: str, arch: str, data_name: str | None, seed: int, changes: tuple[str, ...], overwrite: bool
 ) -> None:
-    """Train one net; ask for the number of epochs and the name if they are not given."""
+    """Train one net; ask for the number of epochs and the name if they are not given.
+
+    A finished run with the same settings is loaded. With more epochs, the net is trained again from the beginning. A
+    finished run with other settings or more epochs is only replaced with --overwrite.
+    """
     recipe = changed(build(name, arch).spec.recipe, changes)
-    net, history = load_or_train(name, load(data_name), epochs, arch=arch, seed=seed, recipe=recipe)
+    options = {"arch": arch, "seed": seed, "recipe": recipe, "overwrite": overwrite}
+    net, history = load_or_train(name, load(data_name), epochs, **options)
     _print_levels(net)
     if weights.quantized_layers(net):
         print("\nFirst filter of the first layer, quantized:")
@@ -104,13 +112,16 @@ def train_command(
 @arch_option
 @data_option
 @seed_option
-def run_command(epochs: int | None, arch: str, data_name: str | None, seed: int) -> None:
+@overwrite_option
+def run_command(epochs: int | None, arch: str, data_name: str | None, seed: int, overwrite: bool) -> None:
     """Train PytorchNN, TernaryNN and BinaryNN, and compare them."""
     dataset = load(data_name)
     epochs = epochs or _default_epochs(arch)
     histories = []
+    for name in COURSE_NETS:  # before the first training
+        overwriting.check(plan(name, dataset, epochs, arch=arch, seed=seed)[1], overwrite)
     for name in COURSE_NETS:
-        net, history = load_or_train(name, dataset, epochs, arch=arch, seed=seed)
+        net, history = load_or_train(name, dataset, epochs, arch=arch, seed=seed, overwrite=overwrite)
         _print_levels(net)
         print()
         histories.append(history)
@@ -144,6 +155,7 @@ def compare_command(folder: Path | None, recorded: bool, arch: str, data_name: s
 @click.option("--workers", type=click.IntRange(1), help="Number of trainings at the same time. Default: one per core.")
 @click.option("--scheduler", metavar="ADDRESS", help="Use the Dask cluster whose scheduler has this address.")
 @data_option
+@overwrite_option
 def sweep_command(
     epochs: int,
     names: tuple[str, ...],
@@ -153,6 +165,7 @@ def sweep_command(
     workers: int | None,
     scheduler: str | None,
     data_name: str | None,
+    overwrite: bool,
 ) -> None:
     """Train every net in every architecture with every seed; finished runs are skipped.
 
@@ -160,7 +173,7 @@ def sweep_command(
     """
     dataset = load(data_name)
     jobs = sweep.grid(names, archs, seeds, epochs, dataset.name, changes)
-    failed = sweep.run(jobs, dataset, workers, scheduler)
+    failed = sweep.run(jobs, dataset, workers, scheduler, overwrite)
     for arch in archs:
         print(table(find_histories(run_folder(dataset.name, arch))).to_string())
     if failed:

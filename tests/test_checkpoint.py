@@ -98,7 +98,11 @@ SHAPE = tuple(nets.build("BinaryNN", "lenet").state_dict()[KEY].shape)
         (tensors_of(**{KEY: torch.zeros(SHAPE, dtype=torch.complex64)}), rf"{KEY}.*complex64"),
         (tensors_of(extra=torch.zeros(1)), "extra is not in the net"),
         ({key: tensor for key, tensor in tensors_of().items() if key != KEY}, f"{KEY} is missing"),
-        ({f"model.{key}": tensor for key, tensor in tensors_of().items()}, f"{KEY}|model.{KEY}"),
+        (
+            {f"model.{key}": tensor for key, tensor in tensors_of(extra=torch.zeros(1)).items()},
+            "extra is not in the net",
+        ),
+        ({f"{len(key)}.{key}": tensor for key, tensor in tensors_of().items()}, f"{KEY}"),
         ({}, "is missing from the file"),
     ],
 )

@@ -198,7 +198,7 @@ def test_a_net_from_elsewhere_trains_with_the_default_recipe(tiny):
 def test_a_dead_layer_is_named_after_the_training(tiny):
     dead = qnn.QuantLinear(3072, 10, bias=True, weight_quant=SignedTernaryWeightPerTensorConst)
     lines = []
-    recipe = replace(RECIPE, lr=0.0)
+    recipe = replace(RECIPE, optimizer="adam", lr=0.0)
     fit(nn.Sequential(nn.Flatten(), dead), tiny, 1, recipe=recipe, device="cpu", log=lines.append)
     assert "1 is dead" in lines[-1]
 

@@ -19,7 +19,11 @@ def test_a_finished_run_is_loaded_and_other_settings_are_trained(tiny, capsys):
     assert torch.equal(predict(net, tiny.test_images), predict(first_net, tiny.test_images))
     _, other = results.load_or_train("BinaryNN", tiny, 2, arch="lenet")
     assert len(other) == 2
-    _, other = results.load_or_train("BinaryNN", tiny, 2, arch="lenet", recipe=Recipe(lr=0.05))
+    options = {"arch": "lenet", "recipe": Recipe(lr=0.05)}
+    with pytest.raises(CourseError, match=r"BinaryNN\.safetensors.*recipe.*overwrite=True"):
+        results.load_or_train("BinaryNN", tiny, 2, **options)
+    assert "training" not in capsys.readouterr().out.rpartition("epoch 2/2")[2]
+    _, other = results.load_or_train("BinaryNN", tiny, 2, **options, overwrite=True)
     assert other.config["recipe"]["lr"] == 0.05
 
 

@@ -10,11 +10,12 @@ from brevitas.proxy.quant_proxy import QuantProxyFromInjector
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from ..common.errors import CourseError
+from ..common.errors import CourseError, check_type
 from ..nets import packing
 from ..nets.architectures import spec_of
 from ..nets.quantizers import FLOAT_BITS, bits_per_value
 from ..nets.stem import DCTStem
+from ..nets.weights import check_net
 
 IMAGE_BITS = 8  # per colour channel of a pixel
 FILTER_BITS = 4  # the fixed filters of the stem are integers from -4 to 4
@@ -70,7 +71,9 @@ def layers(net: nn.Module, image: tuple[int, ...] | None = None) -> pd.DataFrame
     Reference:
         C. Baskin et al., UNIQ (arXiv 1804.10969), for the BOPs.
     """
-    image = image or spec_of(net).image
+    check_net(net)
+    image = spec_of(net).image if image is None else image
+    check_type("image", image, (tuple, list), "the shape of one image, such as (3, 32, 32)")
     rows: dict[nn.Module, dict] = {}
     names = {module: name for name, module in net.named_modules()}
 

@@ -15,6 +15,28 @@ def check_whole(name: str, value: object, lowest: int, highest: int | None = Non
     Raises:
         ValueError: If it is not; the message names the argument and its value.
     """
-    if not isinstance(value, Integral) or value < lowest or (highest is not None and value > highest):
+    is_whole = isinstance(value, Integral) and not isinstance(value, bool)
+    if not is_whole or value < lowest or (highest is not None and value > highest):
         limits = f"of at least {lowest}" if highest is None else f"from {lowest} to {highest:,}"
         raise ValueError(f"{name} must be a whole number {limits}; got {value!r}")
+
+
+def check_type(name: str, value: object, kind: type | tuple[type, ...], wanted: str) -> None:
+    """Check that the value of the argument `name` has one of the types `kind`; `wanted` says what to pass instead.
+
+    Raises:
+        CourseError: If it has not; the message names the argument and the type of its value.
+    """
+    if not isinstance(value, kind):
+        found = "None" if value is None else f"a {type(value).__name__}"
+        raise CourseError(f"{name} is {found}: pass {wanted}.")
+
+
+def check_callable(name: str, value: object, wanted: str) -> None:
+    """Check that the value of the argument `name` can be called; `wanted` says with what it is called.
+
+    Raises:
+        CourseError: If it cannot be called.
+    """
+    if not callable(value):
+        raise CourseError(f"{name} is {value!r}: pass a function that takes {wanted}.")

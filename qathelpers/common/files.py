@@ -11,8 +11,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 from . import settings
-from .errors import CourseError
+from .errors import CourseError, check_type
 
+# What to do first about a path that could not be written, by the numbers of the errors.
+ADVICE = {
+    (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)): "free some disk space, or ",
+    (errno.ENAMETOOLONG,): "choose a shorter name, or ",
+    (errno.EEXIST, errno.ENOTDIR): "a part of the path is a file, so choose another path, or ",
+    (errno.EISDIR,): "it is a folder, so choose another name, or ",
+}
 START = 512  # bytes of a file that tell its format
 
 # Formats of other programs, by the first bytes of a file.
@@ -37,6 +44,16 @@ SAFETENSORS = "a .safetensors file"
 
 class Unreadable(CourseError):
     """A file exists but cannot be read now, so it must not be replaced."""
+
+
+def as_path(name: str, value: object) -> Path:
+    """Return the value of the argument `name`, a string or a path, as a `Path`.
+
+    Raises:
+        CourseError: If it is neither; the message names the argument.
+    """
+    check_type(name, value, (str, os.PathLike), "a path, such as 'folder/name'")
+    return Path(value)
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
@@ -224,14 +241,18 @@ def _text(start: bytes) -> str:
 
 def not_written(path: Path, error: OSError) -> CourseError:
     """Return the exception for a path that could not be written, as `error` says."""
-    forbidden = error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
-    advice = "set" if forbidden else "free some disk space, or set"
-    return CourseError(
-        f"{path} could not be written ({error.strerror or error}): {advice} {_variable(path)} to a folder with write "
-        "permission."
-    )
+    advice = f"set {_variable(path)} to a folder with write permission"
+    if not _is_ours(path):
+        advice = f"choose a folder with write permission, or {advice}, if the course chose this one"
+    first = next((way_out for numbers, way_out in ADVICE.items() if error.errno in numbers), "")
+    return CourseError(f"{path} could not be written ({error.strerror or error}): {first}{advice}.")
 
 
 def _variable(path: Path) -> str:
     """Return the name of the environment variable that says where files like `path` are."""
     return "QAT_CACHE_DIR" if path.is_relative_to(settings.cache_dir()) else "QAT_RESULTS_DIR"
+
+
+def _is_ours(path: Path) -> bool:
+    """Return whether `path` is in a folder that an environment variable chooses, rather than the caller."""
+    return any(path.is_relative_to(folder) for folder in (settings.cache_dir(), settings.results_dir()))

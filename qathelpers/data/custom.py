@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from ..common.errors import MAX_SEED, CourseError, check_whole
+from ..common.files import as_path
 from ..common.progress import progress
 from .batches import CHANNELS
 from .dataset import NAME, Dataset
@@ -55,7 +56,7 @@ def from_folder(
     check_whole("seed", seed, 0, MAX_SEED)
     if isinstance(test_share, bool) or not isinstance(test_share, int | float) or not 0 < test_share < 1:
         raise ValueError(f"test_share must be a number between 0 and 1; got {test_share!r}")
-    path = Path(path).expanduser()
+    path = as_path("path", path).expanduser()
     name = _check_name(re.sub(r"[^\w .+-]", "-", path.resolve().name).strip(" .+-")[:80] if name is None else name)
     try:
         splits = _find_pictures(path, test_share, seed)
@@ -144,6 +145,7 @@ def _find_pictures(path: Path, test_share: float, seed: int) -> dict[str, dict[s
                 f"{path} has the folder {others[0]} beside train and test, which would be left out: move it elsewhere, "
                 "or move its pictures into train or test."
             )
+        _check_no_pictures(path, "train or test")
         splits = {split: _class_folders(folders[split]) for split in ("train", "test")}
         for kind in sorted(set(splits["train"]) ^ set(splits["test"])):
             there, missing = ("train", "test") if kind in splits["train"] else ("test", "train")
@@ -167,6 +169,8 @@ def _find_pictures(path: Path, test_share: float, seed: int) -> dict[str, dict[s
 def _class_folders(path: Path) -> dict[str, list[Path]]:
     """Return the pictures of each class, sorted by name."""
     folders = _subfolders(path)
+    if folders:
+        _check_no_pictures(path, "the folder of its class")
     if not folders:
         raise CourseError(f"{path} has no class folders: {LAYOUT}.")
     if len(folders) < 2:
@@ -182,16 +186,28 @@ def _class_folders(path: Path) -> dict[str, list[Path]]:
                 f"The class folder {folder} contains the folder {deeper[0].name}, which would be left out: move its "
                 "pictures up. If the pictures are already split, name the folders train/<class>/ and test/<class>/."
             )
-        files = _visible(folder)
-        classes[folder.name] = [
-            file for file in files if is_picture_name(file) or file.suffix.lower() in OTHER_EXTENSIONS
-        ]
+        classes[folder.name] = _pictures(folder)
         if not classes[folder.name]:
             raise CourseError(
                 f"The class folder {folder} contains no pictures (.png, .jpg, .gif, .webp, .bmp, .tif): add some, or "
                 "remove the folder."
             )
     return classes
+
+
+def _pictures(folder: Path) -> list[Path]:
+    """Return the pictures in a folder, also those in formats that cannot be read, so that reading names them."""
+    return [file for file in _visible(folder) if is_picture_name(file) or file.suffix.lower() in OTHER_EXTENSIONS]
+
+
+def _check_no_pictures(folder: Path, target: str) -> None:
+    """Check that no picture lies beside the class folders, where it would be left out without a word."""
+    if pictures := [file for file in _pictures(folder) if not file.is_dir()]:
+        count = f" and {len(pictures) - 1} more" if len(pictures) > 1 else ""
+        raise CourseError(
+            f"{folder} has the picture {pictures[0].name}{count} outside the class folders, which would be left out: "
+            f"move it into {target}, or elsewhere."
+        )
 
 
 def _visible(folder: Path) -> list[Path]:
@@ -219,10 +235,10 @@ def _as_images(images: torch.Tensor | np.ndarray, argument: str) -> torch.Tensor
     if images.dtype != torch.uint8:
         floats = isinstance(images, torch.Tensor) and images.is_floating_point()
         floats = floats or (isinstance(images, np.ndarray) and np.issubdtype(images.dtype, np.floating))
-        way_out = "(images * 255).round()" if floats else "images"
         cast = ".to(torch.uint8)" if isinstance(images, torch.Tensor) else ".astype('uint8')"
-        values = " if they range from 0 to 1" if floats else " if they range from 0 to 255"
-        raise CourseError(f"{argument} has {images.dtype} pixels: pass uint8, {way_out}{cast}{values}.")
+        raise CourseError(
+            f"{argument} has {images.dtype} pixels: pass uint8 pixels from 0 to 255{_scaling(images, floats, cast)}."
+        )
     if images.ndim == 3:
         images = images[:, None]
     if images.ndim == 4 and images.shape[1] in CHANNELS:
@@ -237,6 +253,21 @@ def _as_images(images: torch.Tensor | np.ndarray, argument: str) -> torch.Tensor
     raise CourseError(f"{argument} has the shape {shape}: pass RGB images (n, 3, h, h), or grey ones (n, 1, h, h).")
 
 
+def _scaling(images: torch.Tensor | np.ndarray, floats: bool, cast: str) -> str:
+    """Return how to get pixels from 0 to 255, judging from the range of the pixels that there are."""
+    is_real = images.dtype.kind in "iuf" if isinstance(images, np.ndarray) else not images.is_complex()
+    if not is_real or not all(images.shape):
+        return ""
+    lowest, highest = float(images.min()), float(images.max())
+    if floats and lowest >= 0 and highest <= 1:
+        return f", (images * 255).round(){cast}"
+    if floats and -1 <= lowest < 0 and highest <= 1:
+        return f", ((images + 1) * 127.5).round(){cast}, if they range from -1 to 1"
+    if lowest >= 0 and highest <= 255:
+        return f", images{'.round()' if floats else ''}{cast}"
+    return f"; these range from {lowest:g} to {highest:g}, so undo what was done to them, such as a normalization"
+
+
 def _as_labels(labels: torch.Tensor | np.ndarray | Sequence[int], argument: str) -> torch.Tensor:
     """Return labels as int64 (n,)."""
     if not isinstance(labels, torch.Tensor):
@@ -246,9 +277,13 @@ def _as_labels(labels: torch.Tensor | np.ndarray | Sequence[int], argument: str)
             raise CourseError(f"{argument} are not numbers: pass whole numbers (n,), indices of classes.") from error
     if labels.ndim != 1:
         way_out = ", labels.argmax(1) if they are one-hot" if labels.ndim == 2 else ""
+        if labels.ndim == 2 and labels.shape[1] == 1:
+            way_out = ", labels.flatten()"
         raise CourseError(f"{argument} has the shape {tuple(labels.shape)}: pass one number per image{way_out}.")
     if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
-        raise CourseError(f"{argument} are {labels.dtype}: pass whole numbers, indices of classes.")
+        is_whole = labels.is_floating_point() and torch.equal(labels, labels.round())
+        way_out = f", {argument}.to(torch.int64)" if is_whole or labels.dtype == torch.bool else ""
+        raise CourseError(f"{argument} are {labels.dtype}: pass whole numbers, indices of classes{way_out}.")
     return labels.to(torch.int64, copy=True)
 
 

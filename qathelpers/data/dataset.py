@@ -6,6 +6,7 @@ from numbers import Integral
 
 import torch
 
+from ..common import settings
 from ..common.errors import CourseError, check_whole
 from .batches import CHANNELS
 
@@ -43,12 +44,14 @@ class Dataset:
         """Return the first `train` training images and the first `test` test images (None: all of them).
 
         Raises:
-            ValueError: If a count is negative or not a whole number, or if the images are sorted by class, so that the
-                first ones would not be of all classes.
+            ValueError: If a count is not a whole number or out of range, or if the images are sorted by class, so that
+                the first ones would not be of all classes.
         """
         for argument, count, labels in (("train", train, self.train_labels), ("test", test, self.test_labels)):
             if count is not None:
                 check_whole(argument, count, 0)
+                if count > len(labels) and not settings.max_images():  # with this setting, there are fewer than usual
+                    raise ValueError(f"{argument} is {count:,}, but {self.name} has only {len(labels):,} such images")
                 if count < len(labels):
                     _check_order(labels, argument)
         return replace(
@@ -70,7 +73,7 @@ class Dataset:
             ValueError: If `size` leaves no training image or is not a whole number of at least 1, or if the images are
                 sorted by class, so that the last ones would not be of all classes.
         """
-        if not isinstance(size, Integral) or not 0 < size < len(self.train_labels):
+        if isinstance(size, bool) or not isinstance(size, Integral) or not 0 < size < len(self.train_labels):
             raise ValueError(f"cannot set aside {size!r} of {len(self.train_labels)} training images for validation")
         _check_order(self.train_labels, "train")
         return replace(
@@ -139,9 +142,12 @@ class Dataset:
             way_out = "" if split == "train" else ", or use `validation_split`"
             raise CourseError(f"{self.name} has 0 images in its {split} split: add some{way_out}.")
         if images.ndim != 4 or images.shape[1] not in CHANNELS or labels.shape != images.shape[:1]:
+            remedy = "make the data set with data.from_tensors"
+            if labels.shape == (len(images), 1):
+                remedy = f"pass one number per image, {split}_labels.flatten()"
             raise CourseError(
                 f"{self.name} must have {split}_images (n, 3, h, h) or (n, 1, h, h) and {split}_labels (n,), but has "
-                f"{tuple(images.shape)} and {tuple(labels.shape)}: make the data set with data.from_tensors."
+                f"{tuple(images.shape)} and {tuple(labels.shape)}: {remedy}."
             )
         height, width = images.shape[2:]
         if height != width or height < 2:

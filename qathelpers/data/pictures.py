@@ -13,7 +13,7 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torchvision.transforms.functional import pil_to_tensor
 
-from ..common.errors import CourseError, check_whole
+from ..common.errors import CourseError, check_type, check_whole
 from .batches import CHANNELS
 
 # The formats that are read. Pillow knows more, but for some of them, such as PostScript, it starts other programs.
@@ -87,6 +87,8 @@ def read_picture(
     if size is not None:
         check_whole("size", size, 1)
     is_content = isinstance(source, bytes | bytearray | memoryview)
+    if not is_content:
+        check_type("source", source, (str, os.PathLike), "the path of a picture file, or its content as bytes")
     name = name or ("The picture" if is_content else str(source))
     with contextlib.closing(io.BytesIO(source) if is_content else _open(source, name)) as file:
         head = file.read(32)

@@ -8,7 +8,7 @@ import torch
 from brevitas.proxy.runtime_quant import ActQuantProxyFromInjectorBase
 from torch import nn
 
-from ..common.errors import CourseError
+from ..common.errors import CourseError, check_type
 from ..nets import weights
 
 IMAGES, SEED = 16, 0  # of the random batch on which logits are compared
@@ -20,7 +20,12 @@ METHODS = ("forward", "forward_impl", "inner_forward_impl", "_conv_forward")  # 
 
 
 def on_cpu(net: nn.Module) -> nn.Module:
-    """Return a copy of `net` in eval mode, in fp32, on the CPU."""
+    """Return a copy of `net` in eval mode, in fp32, on the CPU.
+
+    Raises:
+        CourseError: If `net` is not a net, or has lazy layers.
+    """
+    weights.check_net(net)
     return copy.deepcopy(net).cpu().float().eval()
 
 
@@ -82,6 +87,7 @@ def check_shape(net: nn.Module, shape: tuple[int, ...]) -> None:
     Raises:
         CourseError: If it does not.
     """
+    check_type("shape", shape, (tuple, list), "the shape of one image, such as (3, 32, 32)")
     _output(net, torch.zeros(1, *shape), f"The net does not accept images of the shape {tuple(shape)}", GIVE_SHAPE)
 
 

@@ -6,13 +6,14 @@ import io
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import torch
 from torch import nn
 
-from ..common.errors import CourseError, check_whole
-from ..common.files import write_atomically
+from ..common.errors import CourseError, check_type, check_whole
+from ..common.files import as_path, check_readable, write_atomically
 from ..nets import weights
 from ..nets.architectures import spec_of
 from ..nets.quantizers import is_binary
@@ -63,6 +64,8 @@ def export(
         raise CourseError(
             f"Not installed: {', '.join(missing())}. Run `pip install -e '.[deploy]'` in the course folder."
         )
+    weights.check_net(net)
+    path = as_path("path", path)
     if format == "qcdq" and _has_binary(net):
         raise CourseError(
             f"format='qcdq' cannot hold {spec_of(net).name}, because QCDQ has no operator for binary values: use "
@@ -83,8 +86,8 @@ def export(
         found = conversion.in_batches(lambda batch: run(file, batch), images)
         conversion.check(expected, found, shape, format.upper(), conversion.may_flip(net), remedy)
 
-    write_atomically(Path(path), write)
-    return Path(path)
+    write_atomically(path, write)
+    return path
 
 
 def run(path: str | Path, images: torch.Tensor, exact: bool = True) -> torch.Tensor:
@@ -100,13 +103,38 @@ def run(path: str | Path, images: torch.Tensor, exact: bool = True) -> torch.Ten
 
     Returns:
         Logits (n, classes), on the CPU.
+
+    Raises:
+        CourseError: If the file is missing or is not an ONNX file, or if the images do not have the shape or the number
+            that it was exported for.
     """
     import onnx
 
-    nodes = onnx.load(str(path)).graph.node
-    if any(node.domain.startswith("qonnx") for node in nodes):
+    path = as_path("path", path)
+    check_readable(path, "an ONNX file", "export a net first, or name another file")
+    try:
+        graph = onnx.load(str(path)).graph
+    except Exception as error:  # protobuf's exceptions have no common class
+        raise CourseError(f"{path} is not an ONNX file, or is damaged: name a file that `export` wrote.") from error
+    constants = {tensor.name for tensor in graph.initializer}
+    inputs = [node.type.tensor_type.shape.dim for node in graph.input if node.name not in constants]
+    _check_images(path, [tuple(size.dim_value for size in shape) for shape in inputs], images)
+    if any(node.domain.startswith("qonnx") for node in graph.node):
         return _run_qonnx(path, images)
     return session(path, exact)(images)
+
+
+def _check_images(path: Path, inputs: list[tuple[int, ...]], images: torch.Tensor) -> None:
+    check_type("images", images, torch.Tensor, "normalized images, such as data.normalize(dataset.test_images)")
+    if images.dtype != torch.float32:
+        raise CourseError(f"images are {images.dtype}: pass normalized ones, data.normalize(dataset.test_images).")
+    for shape in inputs:
+        if len(shape) == images.ndim and all(size in (0, own) for size, own in zip(shape, images.shape, strict=True)):
+            return  # a size of 0 stands for any size
+    raise CourseError(
+        f"{path} was exported for images {', '.join(map(str, inputs))}, but these are {tuple(images.shape)}: pass "
+        f"as many images of this shape, or export the net again with images={len(images)}."
+    )
 
 
 def session(path: str | Path, exact: bool = True, threads: int = 0) -> Callable[[torch.Tensor], torch.Tensor]:
@@ -147,10 +175,15 @@ def all_outputs(
     return run_all
 
 
+def _no_log() -> contextlib.AbstractContextManager:
+    """Keep PyTorch from printing the whole graph when an export fails: C++ writes it past `redirect_stdout`."""
+    return mock.patch.object(torch._C, "_jit_onnx_log", lambda *_: None, create=True)
+
+
 def _write(net: nn.Module, file: Path, format: str, example: torch.Tensor, remedy: str) -> None:
     # The older exporter stores the weights as integers in a single file. The newer one (dynamo) stores floats, in two.
     options = {"dynamo": False, "keep_initializers_as_inputs": False}
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), _no_log():
         warnings.simplefilter("ignore")
         from brevitas.export import export_onnx_qcdq, export_qonnx  # needs onnx, and warns
 

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from ..common.errors import CourseError, check_whole
+from ..common.files import as_path
 from ..nets import weights
 from ..nets.architectures import spec_of
 from ..nets.convnet import Block, ConvNet
@@ -88,7 +89,8 @@ def save(net: nn.Module, path: str | Path, shape: tuple[int, int, int] | None = 
     Raises:
         CourseError: In the cases that `convert` names.
     """
-    model, path = convert(net, shape=shape), Path(path)
+    path = as_path("path", path)
+    model = convert(net, shape=shape)
     import openvino
 
     openvino.save_model(model, path, compress_to_fp16=False)
@@ -127,6 +129,11 @@ def _compile(model: "openvino.Model", threads: int) -> Callable[[torch.Tensor], 
     # Images and logits are copied into and out of the request's memory. Calling the compiled model instead would have
     # an overhead larger than the run time of a small net. The default argument keeps the model alive.
     def run(images: torch.Tensor, _model: openvino.Model = model) -> torch.Tensor:
+        if tuple(images.shape) != inputs.shape:
+            raise CourseError(
+                f"The net was compiled for images {inputs.shape}, but these are {tuple(images.shape)}: pass as many "
+                f"images of this shape, or compile the net with batch={len(images)}."
+            )
         np.copyto(inputs, images.cpu().numpy())
         request.infer()
         return torch.from_numpy(outputs.copy())

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..common.errors import MAX_SEED, CourseError, check_whole
+from ..common.errors import MAX_SEED, CourseError, check_type, check_whole
 from . import weights
 from .convnet import ConvNet
 from .lenet import LeNet
@@ -18,6 +18,18 @@ from .stem import COLOURS, check_channels
 
 ADAM_LR = 0.002  # for nets for which no recipe was tuned
 RGB = 3  # channels
+
+
+def _parameters(net: Callable[..., nn.Module]) -> list[inspect.Parameter]:
+    """Return the parameters of the constructor of a net, without `self`."""
+    try:
+        return list(inspect.signature(net).parameters.values())
+    except (TypeError, ValueError):  # written in C, so nothing is known
+        return [inspect.Parameter("options", inspect.Parameter.VAR_KEYWORD)]
+
+
+def _name(net: Callable[..., nn.Module]) -> str:
+    return getattr(net, "__name__", repr(net))
 
 
 @dataclass(frozen=True)
@@ -35,8 +47,33 @@ class Architecture:
     options: dict[str, Any] = field(default_factory=dict)
     recipe: Recipe = field(default_factory=Recipe)
 
+    def __post_init__(self) -> None:
+        """Check that `net` accepts a scheme and the options."""
+        if not callable(self.net) or isinstance(self.net, nn.Module):
+            raise CourseError(
+                f"net of an Architecture is {type(self.net).__name__!r}: pass the class of a net, or a function that "
+                "takes a Scheme and returns a net."
+            )
+        check_type("options of an Architecture", self.options, dict, "a dict, such as {'widths': (8, 12, 16)}")
+        check_type("recipe of an Architecture", self.recipe, Recipe, "a Recipe")
+        first, *others = _parameters(self.net) or [None]
+        if first is None:
+            raise CourseError(f"{_name(self.net)} takes no arguments: its first one has to be the Scheme.")
+        if any(parameter.kind is parameter.VAR_KEYWORD for parameter in (first, *others)):
+            return
+        known = [parameter.name for parameter in others if parameter.kind is not parameter.VAR_POSITIONAL]
+        for option in self.options:
+            if option not in known:
+                raise CourseError(
+                    f"{_name(self.net)} has no option {option!r}: choose one of {', '.join(known) or 'none'}."
+                )
+
     def with_options(self, **options: object) -> "Architecture":
-        """Return the same preset with some options changed, such as `widths=(8, 12, 16)`."""
+        """Return the same preset with some options changed, such as `widths=(8, 12, 16)`.
+
+        Raises:
+            CourseError: If the net has no such option (the message lists them).
+        """
         return replace(self, options={**self.options, **options})
 
 
@@ -111,7 +148,7 @@ def build(
 
     Raises:
         CourseError: If there is no such scheme or architecture (the message lists them), or if an architecture of your
-            own lacks an option that it needs here.
+            own lacks an option that it needs here, fails, or does not return a net.
         ValueError: If a number is out of range.
     """
     check_whole("seed", seed, 0, MAX_SEED)
@@ -119,17 +156,33 @@ def build(
     check_whole("image_size", image_size, 1)
     check_channels(channels)
     scheme = name if isinstance(name, Scheme) else _choose("net", name, SCHEMES)
+    check_type(f"SCHEMES[{name!r}]", scheme, Scheme, "a Scheme")
     if scheme != SCHEMES.get(scheme.name, scheme):
         raise CourseError(f"The course already has a scheme {scheme.name}: give yours another name.")
     chosen = architecture(arch)
     options = chosen.options | _sizes(chosen, classes, image_size, channels)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        net = chosen.net(scheme, **options)
+        net = _new(chosen, arch, scheme, options)
     recipe = replace(chosen.recipe, **scheme.recipe)
     if recipe.optimizer == "muon" and not weights.scales_follow_weights(net):
         recipe = replace(recipe, optimizer="adam", lr=ADAM_LR)
     net.spec = NetSpec(scheme, arch, seed, recipe, classes, image_size, channels)
+    return net
+
+
+def _new(chosen: Architecture, arch: str, scheme: Scheme, options: dict[str, Any]) -> nn.Module:
+    try:
+        net = chosen.net(scheme, **options)
+    except CourseError:
+        raise
+    except Exception as error:  # a class of your own can raise anything
+        reason = (str(error).splitlines() or [""])[0].rstrip(".")
+        raise CourseError(
+            f"{_name(chosen.net)} cannot build {arch} for {scheme.name} ({type(error).__name__}: {reason}): its first "
+            f"argument has to be the Scheme, and its options are {options}."
+        ) from error
+    weights.check_net(net, f"what {_name(chosen.net)} returns")
     return net
 
 
@@ -138,16 +191,18 @@ def _sizes(chosen: Architecture, classes: int, image_size: int, channels: int) -
 
     It must have `channels` unless the images are RGB.
     """
-    accepted = inspect.signature(chosen.net).parameters
+    accepted = {parameter.name: parameter for parameter in _parameters(chosen.net)}
     if classes != 10 and "classes" not in accepted:
-        raise CourseError(f"{chosen.net} has no option classes, so it cannot be built for {classes} classes: add it.")
+        raise CourseError(
+            f"{_name(chosen.net)} has no option classes, so it cannot be built for {classes} classes: add it."
+        )
     sizes = {"classes": classes, "image_size": image_size}
     if _takes_channels(chosen):
         sizes["channels"] = channels
     elif channels != RGB:
         raise CourseError(
-            f"{chosen.net} has no option channels with the default 3, so it cannot be built for images with {channels} "
-            "channel: add it."
+            f"{_name(chosen.net)} has no option channels with the default 3, so it cannot be built for images with "
+            f"{channels} channel: add it."
         )
     return {key: value for key, value in sizes.items() if key in accepted}
 
@@ -157,7 +212,7 @@ def _takes_channels(chosen: Architecture) -> bool:
 
     If its value is neither 1 nor 3, it is something else, such as the number of channels of a layer.
     """
-    parameter = inspect.signature(chosen.net).parameters.get("channels")
+    parameter = next((parameter for parameter in _parameters(chosen.net) if parameter.name == "channels"), None)
     if parameter is None:
         return False
     value = chosen.options.get("channels", parameter.default)
@@ -171,7 +226,9 @@ def spec_of(net: nn.Module) -> NetSpec:
     """
     kind = type(net).__name__
     spec = getattr(net, "spec", None)
-    return spec or NetSpec(Scheme(kind, "unknown"), kind, None, Recipe(optimizer="adam", lr=ADAM_LR))
+    if isinstance(spec, NetSpec):  # a net of your own can have something else in this attribute
+        return spec
+    return NetSpec(Scheme(kind, "unknown"), kind, None, Recipe(optimizer="adam", lr=ADAM_LR))
 
 
 def architecture(arch: str) -> Architecture:
@@ -182,13 +239,14 @@ def architecture(arch: str) -> Architecture:
     """
     name, _, factor = str(arch).partition("-x")
     chosen = _choose("architecture", name, ARCHITECTURES)
+    check_type(f"ARCHITECTURES[{name!r}]", chosen, Architecture, "an Architecture, such as Architecture(MyNet)")
     if name == arch:
         return chosen
     if "widths" not in chosen.options:
         raise CourseError(f"{name} comes in one width only: leave out '-x{factor}', or widen convnet.")
     try:
         widths = tuple(max(8, 8 * round(width * float(factor) / 8)) for width in chosen.options["widths"])
-    except (ValueError, OverflowError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise CourseError(f"{arch} is not a valid width: put a number after the x, as in {name}-x1.5.") from error
     return chosen.with_options(widths=widths)
 

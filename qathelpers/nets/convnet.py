@@ -1,11 +1,14 @@
 """ConvNet, a small residual net that trains fast on a CPU."""
 
 from collections.abc import Sequence
+from numbers import Integral
 
 import torch
 from torch import nn
 
+from ..common.errors import CourseError, check_type
 from .schemes import Scheme
+from .stem import WAVES
 
 
 class Block(nn.Module):
@@ -58,6 +61,10 @@ class ConvNet(nn.Module):
         pools: Factor by which each block shrinks height and width.
         classes: Number of classes.
         channels: Number of channels of the images, 3 (RGB) or 1 (grey).
+
+    Raises:
+        CourseError: If `widths`, `patch`, `stride` or `pools` are not whole numbers of at least 1, if there is not one
+            width and one pool per block, or if `patch` is neither 2 nor 4.
     """
 
     def __init__(
@@ -71,6 +78,14 @@ class ConvNet(nn.Module):
         channels: int = 3,
     ) -> None:
         super().__init__()
+        for name, values in (("widths", widths), ("pools", pools), ("stride", (stride,))):
+            _check_counts(name, values)
+        if len(widths) != len(pools):
+            raise CourseError(
+                f"widths={tuple(widths)} and pools={tuple(pools)} differ in length: pass one of each per block."
+            )
+        if patch not in WAVES:
+            raise CourseError(f"patch is {patch!r}: choose {' or '.join(map(str, WAVES))}, the sizes of the stem.")
         self.stem = scheme.stem(patch, stride, channels)
         inputs = (self.stem[0].channels, *widths[:-1])
         self.blocks = nn.Sequential(*(Block(scheme, *sizes) for sizes in zip(inputs, widths, pools, strict=True)))
@@ -85,3 +100,11 @@ class ConvNet(nn.Module):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Return logits (n, classes) for normalized images (n, channels, h, w)."""
         return self.head(self.blocks(self.stem(images)))
+
+
+def _check_counts(name: str, values: object) -> None:
+    check_type(name, values, Sequence, "a tuple of whole numbers, one per block, such as (8, 12, 16)")
+    wrong = [value for value in values if isinstance(value, bool) or not isinstance(value, Integral) or value < 1]
+    if wrong or not values:
+        found = f"contains {wrong[0]!r}" if wrong else "is empty"
+        raise CourseError(f"{name} {found}: pass whole numbers of at least 1, such as (8, 12, 16).")

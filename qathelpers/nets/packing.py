@@ -81,12 +81,15 @@ def pack_net(net: nn.Module) -> tuple[dict[str, torch.Tensor], dict[str, dict]]:
     Raises:
         ValueError: If weights are NaN or infinite.
     """
+    weights.check_net(net)
     tensors, layers = dict(net.state_dict()), {}
     for name, layer in weights.quantized_layers(net).items():
         integers = weights.integers(layer)
         codebook = _codebook(integers)
         for other in _names(net, layer):  # of a layer that is used several times
             tensors.pop(_key(other, "weight"))
+            for replaced in _replaced_by_threshold(layer):
+                tensors.pop(_key(other, f"weight_quant.{replaced}"), None)
         tensors[_key(name, "weight")] = pack(integers, **codebook)
         tensors[_key(name, "weight.threshold")] = _threshold(layer)
         layers[name] = {"shape": list(integers.shape), **codebook}
@@ -136,6 +139,7 @@ def kilobytes(net: nn.Module) -> float:
     Weights that cannot be packed (see `levels`) count as the bits of their quantizer. A layer that is used several
     times counts once.
     """
+    weights.check_net(net)
     return sum(_packed_bytes(net).values()) / 1000
 
 
@@ -145,6 +149,7 @@ def size_report(net: nn.Module) -> pd.DataFrame:
     A checkpoint holds the latent weights, which are as large as those of a float net, and the quantizers' own tensors.
     The packed size is that of `kilobytes`.
     """
+    weights.check_net(net)
     checkpoint = {name: tensor.nbytes for name, tensor in net.state_dict().items()}
     floats = {name: size for name, size in checkpoint.items() if not QUANTIZER.search(name)}
     packed = _packed_bytes(net)
@@ -166,6 +171,8 @@ def _packed_bytes(net: nn.Module) -> dict[str, int]:
         seen.add(owner)
     for name, layer in weights.quantized_layers(net).items():
         sizes[_key(name, "weight")] = weight_bytes(layer)
+        for other in _names(net, layer):
+            sizes |= {_key(other, f"weight_quant.{replaced}"): 0 for replaced in _replaced_by_threshold(layer)}
     return sizes
 
 
@@ -237,6 +244,25 @@ def _with_constant_scale(layer: nn.Module, threshold: torch.Tensor) -> nn.Module
     own, old = quantizer.state_dict(), layer.weight_quant.state_dict()
     quantizer.load_state_dict({key: old[key] for key in own if key in old}, strict=False)
     return quantizer
+
+
+def _replaced_by_threshold(layer: nn.Module) -> list[str]:
+    """Return the names of the tensors of a layer's weight quantizer that are not needed once the threshold is stored.
+
+    They are those of a learned scale, whose value is that of the threshold.
+    """
+    # A quantizer that computes its scale from the weights also holds the weights themselves.
+    named = layer.weight_quant.named_parameters()
+    others = {name for name, parameter in named if parameter is not layer.weight}
+    shared = dict(layer.weight_quant.named_parameters()).keys() - others
+    names = sorted((others | layer.weight_quant.state_dict().keys()) - shared)
+    if not names:
+        return []
+    try:
+        kept = _with_constant_scale(layer, _threshold(layer)).state_dict()
+    except Exception:  # Brevitas raises almost anything for a quantizer without a constant scale
+        return []
+    return [name for name in names if name not in kept]
 
 
 def _codebook(integers: torch.Tensor) -> dict[str, int]:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 
-from ..common.errors import CourseError
+from ..common.errors import CourseError, check_type
 
 OPTIMIZERS = ("muon", "adam")
 KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: f"one of {', '.join(OPTIMIZERS)}"}
@@ -81,13 +81,30 @@ def changed(recipe: Recipe, changes: Iterable[str]) -> Recipe:
     values = {}
     for change in changes:
         name, _, text = change.partition("=")
-        if name not in kinds:
-            raise CourseError(f"A recipe has no setting {name!r}: choose one of {', '.join(kinds)}, as in lr=0.05.")
+        _check_name(name)
         try:
             values[name] = {"true": True, "false": False}[text.lower()] if kinds[name] is bool else kinds[name](text)
         except (KeyError, ValueError) as error:
             raise CourseError(f"{name} takes {KINDS[kinds[name]]}, not {text!r}.") from error
     return replace(recipe, **values)
+
+
+def check_settings(settings: object, owner: str) -> None:
+    """Check that `settings` are settings of a recipe, by name; `owner` is what messages call the whole.
+
+    Raises:
+        CourseError: If they are not a dict, a setting is unknown (the message lists them), or a value has the wrong
+            type or range.
+    """
+    check_type(owner, settings, dict, "a dict of the settings that differ, such as {'lr': 0.05}")
+    for name, value in settings.items():
+        _check_name(name)
+        _check(name, _kinds()[name], value)
+
+
+def _check_name(name: object) -> None:
+    if name not in _kinds():
+        raise CourseError(f"A recipe has no setting {name!r}: choose one of {', '.join(_kinds())}, as in lr=0.05.")
 
 
 def _kinds() -> dict[str, type]:

@@ -11,8 +11,9 @@ from typing import Any
 import brevitas.nn as qnn
 from torch import nn
 
-from ..common.errors import CourseError
+from ..common.errors import CourseError, check_type
 from . import quantizers as q
+from .recipe import check_settings
 from .stem import DCTStem
 
 # For binary activations, every response of the stem is compared with several thresholds, in standard deviations. A
@@ -39,7 +40,8 @@ class Scheme:
         recipe: The settings that differ between the best recipe for this scheme and that of the architecture.
 
     Raises:
-        CourseError: If one of the quantizers is not the class of a quantizer of its kind, or is incomplete.
+        CourseError: If one of the quantizers is not the class of a quantizer of its kind, or is incomplete, or if the
+            recipe has a setting that does not exist.
     """
 
     name: str
@@ -51,6 +53,9 @@ class Scheme:
 
     def __post_init__(self) -> None:
         """Check the quantizers here: Brevitas would only complain later, far from the cause."""
+        check_type("name of a scheme", self.name, str, "a string, such as 'MyNN'")
+        check_type(f"bits of {self.name}", self.bits, str, "a string, such as 'W1A1'")
+        check_settings(self.recipe, f"recipe of {self.name}")
         if self.first_last is UNSET and self.weight is None:
             object.__setattr__(self, "first_last", None)
         if self.first_last is UNSET:

@@ -9,6 +9,9 @@ from brevitas.core.stats.stats_wrapper import _RuntimeStats
 from brevitas.core.zero_point import ParameterFromRuntimeZeroPoint
 from brevitas.nn.mixin import QuantWeightMixin
 from torch import nn
+from torch.nn.parameter import is_lazy
+
+from ..common.errors import CourseError, check_type
 
 MAX_LISTED = 8  # levels of a layer; more are summarized as a range
 INTEGER_TOLERANCE = 1e-6  # of a level; float32 divides with a relative error of about 1e-7
@@ -60,6 +63,22 @@ class LayerReport:
             kind = "integers" if self.integers else "fractions"
             return f"{kind} from {min(self.levels):.6g} to {max(self.levels):.6g}, {len(self.scales)} scales"
         return ", ".join(f"{level * self.scales[0]:+.4g}" if level else "0" for level in self.levels)
+
+
+def check_net(net: object, name: str = "net") -> None:
+    """Check that the argument `name` is a net whose parameters all have a shape.
+
+    Raises:
+        CourseError: If it is something else, or if it has lazy layers that have not seen an image yet.
+    """
+    check_type(name, net, nn.Module, "a torch.nn.Module")
+    tensors = (*net.named_parameters(), *net.named_buffers())
+    lazy = [key for key, tensor in tensors if is_lazy(tensor)]
+    if lazy:
+        raise CourseError(
+            f"{lazy[0]} of the net has no shape yet, because its layer is lazy: pass images through the net once, such "
+            "as net(torch.zeros(2, 3, 32, 32)), or replace the layer with one that is not lazy."
+        )
 
 
 def quantized_layers(net: nn.Module) -> dict[str, nn.Module]:
@@ -220,6 +239,7 @@ def report(net: nn.Module) -> pd.DataFrame:
 
     The table of a net without quantized weights is empty. `warnings` names layers that are dead.
     """
+    check_net(net)
     layers = [describe(name, layer) for name, layer in quantized_layers(net).items()]
     rows = [(layer.count, len(layer.levels), round(layer.zeros, 3), str(layer)) for layer in layers]
     index = pd.Index([layer.name for layer in layers], name="layer")

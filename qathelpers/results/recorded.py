@@ -52,7 +52,7 @@ def recorded_net(name: str, arch: str = "convnet", data_name: str = "cifar10", s
         there = ", ".join(names) or "none"
         raise CourseError(f"No net {wanted} ({arch}, {data_name}) is recorded; there are: {there}.")
     path = folder / f"{wanted}.safetensors"
-    net, config = checkpoint.load(path), checkpoint.read_config(path)
+    net, config = checkpoint.load_with_config(path)
     found = run_name(net.spec.name, config.get("seed", seed))
     if found != wanted:
         raise CourseError(f"{path} holds a {found}: replace it with a fresh copy.")

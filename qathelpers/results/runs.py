@@ -6,11 +6,12 @@ from torch import nn
 
 from ..common import settings
 from ..common.errors import CourseError
-from ..common.files import files_in
+from ..common.files import as_path, files_in
 from ..data.dataset import NAME, Dataset
 from ..nets.architectures import build
 from ..nets.recipe import Recipe
 from ..nets.schemes import SCHEMES, Scheme
+from ..training import overwriting
 from ..training.history import History
 from ..training.loop import train
 from ..training.run import Run
@@ -42,6 +43,23 @@ def build_for(dataset: Dataset, name: str | Scheme, arch: str = "convnet", seed:
     return build(name, arch, seed, classes=len(dataset.classes), image_size=image_size, channels=channels)
 
 
+def plan(
+    name: str | Scheme,
+    dataset: Dataset,
+    epochs: int,
+    *,
+    arch: str = "convnet",
+    seed: int = 0,
+    recipe: Recipe | None = None,
+) -> tuple[nn.Module, Run]:
+    """Return a new net and its run, as `load_or_train` trains it.
+
+    `overwriting.refusal(run)` says whether a finished run is in its way.
+    """
+    net = build_for(dataset, name, arch, seed)
+    return net, Run.plan(net, dataset, epochs, recipe=recipe, seed=seed, folder=run_folder(dataset.name, arch))
+
+
 def load_or_train(
     name: str | Scheme,
     dataset: Dataset,
@@ -50,6 +68,7 @@ def load_or_train(
     arch: str = "convnet",
     seed: int = 0,
     recipe: Recipe | None = None,
+    overwrite: bool = False,
 ) -> tuple[nn.Module, History]:
     """Load a net if exactly this run is already finished, else train it; print which of the two happens.
 
@@ -60,6 +79,7 @@ def load_or_train(
         arch: Name of the architecture.
         seed: Seed of initialization and training.
         recipe: How to train; by default the net's own recipe.
+        overwrite: Whether a finished run with other settings may be replaced; see `fit`.
 
     Returns:
         The trained net and its history.
@@ -67,14 +87,14 @@ def load_or_train(
     Raises:
         CourseError: In the cases that `build` and `fit` name.
     """
-    net = build_for(dataset, name, arch, seed)
-    run = Run.plan(net, dataset, epochs, recipe=recipe, seed=seed, folder=run_folder(dataset.name, arch))
+    net, run = plan(name, dataset, epochs, arch=arch, seed=seed, recipe=recipe)
     history = run.finished()
     if history is not None:
         print(f"{net.spec.name}: loaded from {settings.short(run.weights_path)}; delete that file to train again")
         return run.load_net(net).to(run.device), history
+    overwriting.check(run, overwrite)
     print(f"{net.spec.name}: training for {run.epochs} epochs on {run.config['hardware']}")
-    return net, train(run, net, dataset)
+    return net, train(run, net, dataset, overwrite=overwrite)
 
 
 def find_histories(folder: str | Path) -> list[History]:
@@ -84,7 +104,7 @@ def find_histories(folder: str | Path) -> list[History]:
         CourseError: If the folder or a .npy file in it cannot be read, or if such a file is not the history of a run.
     """
     order = list(SCHEMES)
-    histories = [_load(path) for path in files_in(Path(folder), ".npy")]
+    histories = [_load(path) for path in files_in(as_path("folder", folder), ".npy")]
     return sorted((h for h in histories if len(h)), key=lambda h: ((*order, h.name).index(h.name), h.config["seed"]))
 
 

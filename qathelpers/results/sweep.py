@@ -23,9 +23,10 @@ from ..data.cifar10 import load
 from ..data.dataset import Dataset
 from ..nets.architectures import build
 from ..nets.recipe import Recipe, changed
+from ..training import overwriting
 from ..training.history import History
 from ..training.run import Run, run_name
-from .runs import build_for, load_or_train, run_folder
+from .runs import load_or_train, plan, run_folder
 
 SECONDS_BETWEEN_UPDATES = 1.0  # of the progress bar
 TIMEOUT = 20  # seconds to wait for a scheduler
@@ -63,9 +64,7 @@ class Job:
 
     def plan(self, dataset: Dataset) -> Run:
         """Return the job's run."""
-        net = build_for(dataset, self.name, self.arch, self.seed)
-        folder = run_folder(self.data, self.arch)
-        return Run.plan(net, dataset, self.epochs, recipe=self.recipe, seed=self.seed, folder=folder)
+        return plan(self.name, dataset, self.epochs, arch=self.arch, seed=self.seed, recipe=self.recipe)[1]
 
 
 def grid(
@@ -88,7 +87,13 @@ def grid(
     return jobs
 
 
-def run(jobs: Sequence[Job], dataset: Dataset, workers: int | None = None, scheduler: str | None = None) -> list[Job]:
+def run(
+    jobs: Sequence[Job],
+    dataset: Dataset,
+    workers: int | None = None,
+    scheduler: str | None = None,
+    overwrite: bool = False,
+) -> list[Job]:
     """Train the jobs that are not finished yet; print how many are finished, and one line when a training ends.
 
     Args:
@@ -96,28 +101,32 @@ def run(jobs: Sequence[Job], dataset: Dataset, workers: int | None = None, sched
         dataset: The data, which is needed to recognize finished runs.
         workers: Number of trainings at a time; by default one per core.
         scheduler: Address of a running Dask cluster; without one, workers are started on this machine.
+        overwrite: Whether finished runs with other settings may be replaced; see `fit`.
 
     Returns:
         The jobs that failed.
 
     Raises:
-        CourseError: If Dask is not installed, or if the scheduler does not answer.
+        CourseError: If Dask is not installed, the scheduler does not answer, or a training would replace a finished run
+            with other settings. Nothing is trained then.
     """
     if not importlib.util.find_spec("distributed"):
         raise CourseError("Dask is not installed: run `pip install -e '.[sweep]'` in the course folder.")
     runs = {job: job.plan(dataset) for job in jobs}
     waiting = {job: run for job, run in runs.items() if run.finished() is None}
+    for run in waiting.values():
+        overwriting.check(run, overwrite)
     print(f"{len(jobs) - len(waiting)} of {len(jobs)} trainings are already finished.")
     if not waiting:
         return []
     workers = min(workers or os.cpu_count() or 1, len(waiting))
     with _client(workers, scheduler) as client:
         threads = max(1, (os.cpu_count() or 1) // workers)
-        futures = {client.submit(train, job, threads, key=str(job), pure=False): job for job in waiting}
+        futures = {client.submit(train, job, threads, overwrite, key=str(job), pure=False): job for job in waiting}
         return _watch(futures, waiting)
 
 
-def train(job: Job, threads: int) -> float:
+def train(job: Job, threads: int, overwrite: bool = False) -> float:
     """Train one job, write its output to its log file, and return its test accuracy."""
     torch.set_num_threads(threads)
     check_writable(job.log_path.parent)
@@ -127,7 +136,8 @@ def train(job: Job, threads: int) -> float:
         raise not_written(job.log_path, error) from error
     with log as output, contextlib.redirect_stdout(output):
         dataset = load(job.data)
-        _, history = load_or_train(job.name, dataset, job.epochs, arch=job.arch, seed=job.seed, recipe=job.recipe)
+        options = {"arch": job.arch, "seed": job.seed, "recipe": job.recipe, "overwrite": overwrite}
+        _, history = load_or_train(job.name, dataset, job.epochs, **options)
     return history.test_acc
 
 

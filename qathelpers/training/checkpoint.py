@@ -9,8 +9,8 @@ from safetensors import safe_open
 from safetensors.torch import save as serialize
 from torch import nn
 
-from ..common.errors import CourseError
-from ..common.files import PYTORCH, SAFETENSORS, check_readable, format_of, unreadable, write_atomically
+from ..common.errors import CourseError, check_type
+from ..common.files import PYTORCH, SAFETENSORS, as_path, check_readable, format_of, unreadable, write_atomically
 from ..nets import packing, weights
 from ..nets.architectures import NetSpec, architecture, build, spec_of
 from ..nets.identity import structure_digest
@@ -18,7 +18,6 @@ from ..nets.schemes import SCHEMES
 
 Tensors = dict[str, torch.Tensor]
 
-WRAPPERS = ("module.", "_orig_mod.")  # what DataParallel and torch.compile put before the names of all tensors
 CONVERT = (
     "load it in your own code with torch.load(path, weights_only=True), pass the weights to net.load_state_dict, and "
     "save the net with checkpoint.save"
@@ -40,15 +39,32 @@ def save(net: nn.Module, path: str | Path, config: dict, packed: bool = False) -
         The path.
 
     Raises:
-        CourseError: If the file cannot be written, or if `packed` weights would not be exactly the same.
+        CourseError: If an argument has the wrong type, `config` has something that JSON cannot hold, the file cannot be
+            written, or `packed` weights would not be exactly the same.
     """
+    weights.check_net(net)
+    path = as_path("path", path)
+    _check_config(config)
     if packed:
         packing.check_packing(net)
         tensors, layers = packing.pack_net(net)
         if config.get("precision") == "bf16":
             tensors = packing.as_bf16(net, tensors)
-        return write(Path(path), tensors, {"config": config, "packed": layers})
-    return write(Path(path), net.state_dict(), {"config": config})
+        return write(path, tensors, {"config": config, "packed": layers})
+    return write(path, net.state_dict(), {"config": config})
+
+
+def _check_config(config: object) -> None:
+    check_type("config", config, dict, "a dict, such as history.config, or {}")
+    for key, value in config.items():
+        check_type(f"the key {key!r} of config", key, str, "a string")
+        try:
+            json.dumps(value)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise CourseError(
+                f"config[{key!r}] is a {type(value).__name__}, which cannot be written ({error}): pass numbers, "
+                "strings, lists and dicts only."
+            ) from error
 
 
 def read_config(path: str | Path) -> dict:
@@ -57,7 +73,16 @@ def read_config(path: str | Path) -> dict:
     Raises:
         CourseError: If the file is missing, cannot be read, or is not a checkpoint of the course.
     """
-    return read(Path(path))[1]["config"]
+    return read(as_path("path", path))[1]["config"]
+
+
+def config_of_any(path: str | Path) -> dict:
+    """Return the config in a checkpoint's header; that of another program's .safetensors file is empty.
+
+    Raises:
+        CourseError: If the file is missing, damaged, or has another format.
+    """
+    return _read(as_path("path", path), foreign=True)[1]["config"]
 
 
 def load(path: str | Path, net: nn.Module | None = None) -> nn.Module:
@@ -72,11 +97,18 @@ def load(path: str | Path, net: nn.Module | None = None) -> nn.Module:
         CourseError: If the file is missing, cannot be read or has another format, or if its weights do not fit the net.
         ValueError: If `net` is not a net.
     """
-    path = Path(path)
+    return load_with_config(path, net)[0]
+
+
+def load_with_config(path: str | Path, net: nn.Module | None = None) -> tuple[nn.Module, dict]:
+    """Return a trained net in eval mode, and the config in the header of its file; see `load`."""
+    path = as_path("path", path)
     if net is not None and not isinstance(net, nn.Module):
         raise ValueError(f"net is a {type(net).__name__}: pass a torch.nn.Module, or leave it out")
+    if net is not None:
+        weights.check_net(net)
     tensors, header = _read(path, foreign=net is not None)
-    config = header["config"]
+    config, is_given = header["config"], net is not None
     if net is None:
         net = _build(config, path)
     device = next((parameter.device for parameter in net.parameters()), torch.device("cpu"))
@@ -91,12 +123,16 @@ def load(path: str | Path, net: nn.Module | None = None) -> nn.Module:
     problem = ("" if still_packed else misfits(net, tensors)) or other or _other_scheme(net, config)
     if problem:
         spec = spec_of(net)
-        advice = "build the net that the file was saved from" + (", or leave the net out" if _is_known(config) else "")
+        advice = "build the net that the file was saved from"
+        if not is_given:
+            advice = GIVE_NET
+        elif _is_known(config):
+            advice += ", or leave the net out"
         raise CourseError(
             f"{path} {_content(config)}, which does not fit this {spec.name} ({spec.arch}): {problem}; {advice}."
         )
     net.load_state_dict(tensors, strict=False)  # `misfits` has compared all names; late parameters may be missing
-    return net.to(device).eval()  # Brevitas creates new parameters on the CPU when it loads
+    return net.to(device).eval(), config  # Brevitas creates new parameters on the CPU when it loads
 
 
 def _other_structure(net: nn.Module, config: dict | None) -> str:
@@ -213,18 +249,28 @@ def _not_a_checkpoint(path: Path, error: Exception) -> CourseError:
 
 
 def _unwrapped(net: nn.Module, tensors: Tensors, layers: dict) -> tuple[Tensors, dict]:
-    """Remove the prefix that DataParallel or torch.compile adds to every name, unless the net itself has it."""
-    for prefix in WRAPPERS:
-        in_net = any(key.startswith(prefix) for key in net.state_dict())
-        if all(key.startswith(prefix) for key in tensors) and not in_net:
+    """Remove the prefix that a wrapper of the saved net added to every name, unless the net itself has such names.
+
+    DataParallel adds "module.", torch.compile "_orig_mod.", and a module that holds the net the name of its attribute.
+    """
+    own, parts = net.state_dict().keys(), next(iter(tensors), "").split(".")
+    if own & tensors.keys():
+        return tensors, layers
+    for count in range(1, len(parts)):
+        prefix = ".".join(parts[:count]) + "."
+        names = {key.removeprefix(prefix) for key in tensors}
+        if all(key.startswith(prefix) for key in tensors) and own & names:
             tensors = {key.removeprefix(prefix): tensor for key, tensor in tensors.items()}
             layers = {key.removeprefix(prefix): layer for key, layer in layers.items()}
+            break
     return tensors, layers
 
 
 def _build(config: dict, path: Path) -> nn.Module:
     if not {"name", "arch"} <= config.keys():
         raise CourseError(f"{path} {_content(config)}: {GIVE_NET}.")
+    if not _is_known(config):
+        raise CourseError(f"{path} {_content(config)}, which is not registered here: register it, or {GIVE_NET}.")
     try:
         sizes = {"classes": 10, "image_size": 32, "channels": 3}
         sizes |= {key: config[key] for key in sizes if key in config}
@@ -260,7 +306,7 @@ def _other_scheme(net: nn.Module, config: dict) -> str:
 
     The names of the tensors are not enough to tell two schemes apart.
     """
-    spec = getattr(net, "spec", None)  # a net of your own can have something else in this attribute
+    spec = getattr(net, "spec", None)
     names = spec.name if isinstance(spec, NetSpec) else None, config.get("name")
     return "" if None in names or len(set(names)) == 1 else f"it is quantized as {names[1]}, not as {names[0]}"
 

@@ -10,58 +10,90 @@ from ..common.errors import CourseError
 from ..data.batches import normalize
 from ..data.dataset import Dataset
 from ..nets import weights
-from ..nets.architectures import spec_of
+from ..nets.architectures import ADAM_LR, build, spec_of
+from ..nets.identity import structure_digest
 from ..nets.recipe import Recipe
-from .evaluation import as_logits, in_its_format, is_of_the_course
+from .evaluation import as_logits, cannot_process, in_its_format
+
+USE_ADAM = f"Recipe(optimizer='adam', lr={ADAM_LR})"
 
 
-def check_training(net: nn.Module, dataset: Dataset, recipe: Recipe) -> None:
+def check_training(net: nn.Module, dataset: Dataset, recipe: Recipe) -> list[str]:
     """Check that `net` can be trained on `dataset`.
+
+    Returns:
+        Warnings, one sentence each.
 
     Raises:
         CourseError: If the data is not valid (`Dataset.check`), if the last batch of an epoch has one image, which
-            BatchNorm cannot be trained on, if the net cannot process images of this size and number of channels, or if
-            it has too few outputs.
+            BatchNorm cannot be trained on, if the net cannot process images of this size and number of channels, if it
+            has too few outputs or returns probabilities, or if Muon would harm a net that `build` did not make.
     """
     has_batchnorm = any(isinstance(module, _BatchNorm) for module in net.modules())
     dataset.check(recipe.batch_size if has_batchnorm else None)
-    classes, spec = len(dataset.classes), spec_of(net)
-    if is_of_the_course(net) and (spec.classes, spec.image) == (classes, dataset.train_images.shape[1:]):
-        return  # built for such data
-    outputs = _outputs(net, dataset.train_images[:2])
-    if outputs < classes:
+    classes, name = len(dataset.classes), spec_of(net).name
+    if _is_built_for(net, dataset):
+        return _check_optimizer(net, recipe)
+    logits = _logits(net, dataset.train_images[:2])
+    if logits.shape[1] < classes:
         raise CourseError(
-            f"{spec.name} has {outputs} outputs, but the data has {classes} classes: build the net with "
+            f"{name} has {logits.shape[1]} outputs, but the data has {classes} classes: build the net with "
             f"classes={classes}."
         )
+    if bool((logits >= 0).all()) and torch.allclose(logits.sum(1), torch.ones(2, device=logits.device), atol=1e-3):
+        raise CourseError(
+            f"{name} returns probabilities, but the training computes the softmax itself, so the net would hardly "
+            "learn: remove the Softmax at the end of the net."
+        )
+    return _check_optimizer(net, recipe)
+
+
+def _is_built_for(net: nn.Module, dataset: Dataset) -> bool:
+    """Return whether `net` is one of the course's, just as `build` makes it for such data, so it need not be tried."""
+    spec = spec_of(net)
+    is_ours = type(net).__module__.startswith("qathelpers.nets.") and spec.seed is not None
+    if not is_ours or (spec.classes, spec.image) != (len(dataset.classes), dataset.train_images.shape[1:]):
+        return False
+    sizes = {"classes": spec.classes, "image_size": spec.image_size, "channels": spec.channels}
+    try:
+        return structure_digest(net) == structure_digest(build(spec.scheme, spec.arch, **sizes))
+    except CourseError:  # its architecture is not registered any more
+        return False
+
+
+def _check_optimizer(net: nn.Module, recipe: Recipe) -> list[str]:
+    if recipe.optimizer != "muon" or weights.scales_follow_weights(net):
+        return []
+    spec = spec_of(net)
+    problem = (
+        f"{spec.name} has quantizers whose scales do not follow the weights. Muon rescales the weights, so most of "
+        "them may end up at one level"
+    )
+    if spec.seed is None:
+        raise CourseError(f"{problem}: leave out recipe, or pass {USE_ADAM}.")
+    return [f"Warning: {problem}; {USE_ADAM} avoids that."]
 
 
 @torch.no_grad()
-def _outputs(net: nn.Module, images: torch.Tensor) -> int:
-    """Return the number of outputs of `net`, found with a copy, so that the net itself does not change."""
+def _logits(net: nn.Module, images: torch.Tensor) -> torch.Tensor:
+    """Return the logits for two images (2, outputs), computed by a copy, so that the net itself does not change."""
     weights.initialize_scales(net)  # Brevitas damages a net that is copied before it has all of its scales
     parameter = next((p for p in net.parameters() if p.requires_grad), None)
     if parameter is None:
         raise CourseError(f"{spec_of(net).name} has no parameters that can be trained: add layers, or unfreeze some.")
     device = parameter.device
-    channels, side = images.shape[1], images.shape[-1]
-    shape = f"{side} x {side}"
     pair = in_its_format(net, normalize(images.expand(2, -1, -1, -1).to(device)))
     try:
         with torch.random.fork_rng([device] if device.type == "cuda" else []):  # dropout draws random numbers
             output = copy.deepcopy(net).train()(pair)
+    except torch.OutOfMemoryError:
+        raise
     except Exception as error:  # a net of your own can raise anything
-        way_out = f"resize the images, or build the net with image_size={side}"
-        if spec_of(net).channels not in (None, channels):
-            way_out = f"build the net with channels={channels} and image_size={side}"
-        raise CourseError(
-            f"{spec_of(net).name} cannot process images of {channels} x {side} x {side} (channels x height x width): "
-            f"{way_out} ({error})."
-        ) from error
+        raise cannot_process(net, images.shape, error) from error
     logits = as_logits(output)
     if logits.ndim != 2:
         raise CourseError(
-            f"{spec_of(net).name} returns {tuple(logits.shape)} for two images of {shape} pixels: it has to return one "
+            f"{spec_of(net).name} returns {tuple(logits.shape)} for two images: it has to return one "
             "row of logits per image."
         )
-    return logits.shape[1]
+    return logits

@@ -5,12 +5,12 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..common import distributed, hardware
-from ..common.errors import CourseError
+from ..common.errors import CourseError, check_type, check_whole
 from ..data.batches import Batches, normalize
+from ..nets import weights
 from ..nets.architectures import spec_of
-from ..nets.convnet import ConvNet
 from ..nets.fused_quantizers import fused
-from ..nets.lenet import LeNet
+from ..nets.identity import PACKAGES
 
 
 @torch.no_grad()
@@ -27,13 +27,24 @@ def evaluate(net: nn.Module, batches: Batches, side: int | None = None) -> tuple
         The mean cross-entropy in nats and the accuracy from 0 to 1.
 
     Raises:
-        CourseError: If the net was built for images with another number of channels.
+        CourseError: If an argument has the wrong type, the net cannot process these images, or it has too few outputs.
+        ValueError: If `side` is out of range.
     """
+    weights.check_net(net)
+    check_type("batches", batches, Batches, "data.Batches(dataset.test_images, dataset.test_labels)")
+    if side is not None:
+        check_whole("side", side, 2)
     net.eval()
-    tally = Tally()
+    highest, tally = int(batches.labels.max()), Tally()
     with fused(net):
         for images, labels in batches.epoch(0, side):
-            tally.add(_logits(net, images), labels)
+            logits = _logits(net, images)
+            if logits.ndim != 2 or logits.shape[1] <= highest:
+                raise CourseError(
+                    f"{spec_of(net).name} returns logits {tuple(logits.shape)} for {len(images)} images with labels up "
+                    f"to {highest}: build and train a net with one output per class."
+                )
+            tally.add(logits, labels)
     return tally.means()
 
 
@@ -50,27 +61,36 @@ def predict(net: nn.Module, images: torch.Tensor, batch_size: int = 1000) -> tor
         Logits (n, classes) on the CPU.
 
     Raises:
-        CourseError: If the net was built for images with another number of channels.
+        CourseError: If an argument has the wrong type, or if the net cannot process these images.
+        ValueError: If `batch_size` is not a whole number of at least 1.
     """
+    weights.check_net(net)
+    check_type("images", images, torch.Tensor, "a uint8 tensor (n, 3, h, w), such as dataset.test_images")
+    if images.dtype != torch.uint8:
+        raise CourseError(
+            f"images are {images.dtype}: pass uint8 pixels from 0 to 255, as in dataset.test_images; predict "
+            "normalizes them itself."
+        )
+    check_whole("batch_size", batch_size, 1)
     net.eval()
-    device = next(net.parameters()).device
+    device = next(net.parameters(), images).device
     # The caller's autocast would also round the normalized images.
     with torch.autocast(device.type, enabled=False), fused(net):
         return torch.cat([_logits(net, normalize(part.to(device))).cpu() for part in images.split(batch_size)])
 
 
-def is_of_the_course(net: nn.Module) -> bool:
-    """Return whether `net` is a ConvNet or LeNet of the course, not a subclass, which may compute something else."""
-    return type(net) in (ConvNet, LeNet)
+def accepts_channels_last(net: nn.Module) -> bool:
+    """Return whether `net` runs no code but that of PyTorch, torchvision, Brevitas and the course.
+
+    Their modules accept images in channels-last format. Other code may call `view`, which fails with it.
+    """
+    forwards = (module.forward for module in net.modules() if not isinstance(module, nn.ModuleList | nn.ModuleDict))
+    return all(getattr(forward, "__module__", "").split(".")[0] in PACKAGES for forward in forwards)
 
 
 def in_its_format(net: nn.Module, images: torch.Tensor) -> torch.Tensor:
-    """Return images in the memory format for `net`.
-
-    Channels-last is the fastest format for convolutions. A net that calls `view`, as in many tutorials, fails with
-    it, so nets that are not of the course get PyTorch's default format.
-    """
-    is_fast = is_of_the_course(net)
+    """Return images in the memory format for `net`: channels-last, which is the fastest, wherever it is accepted."""
+    is_fast = accepts_channels_last(net)
     return images.contiguous(memory_format=torch.channels_last if is_fast else torch.contiguous_format)
 
 
@@ -121,11 +141,33 @@ def _logits(net: nn.Module, images: torch.Tensor) -> torch.Tensor:
     try:
         with hardware.full_precision(), torch.autocast(images.device.type, enabled=False):
             return as_logits(net(in_its_format(net, images)))
-    except RuntimeError as error:
-        spec, channels = spec_of(net), images.shape[1]
-        if spec.channels in (None, channels):
-            raise
-        raise CourseError(
-            f"{spec.name} was built for images with channels={spec.channels}, but these images have {channels}: pass "
-            f"other images, or build and train a net with channels={channels}."
-        ) from error
+    except (CourseError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # a net of your own can raise anything
+        raise cannot_process(net, images.shape, error) from error
+
+
+def cannot_process(net: nn.Module, shape: torch.Size, error: Exception) -> CourseError:
+    """Return the exception for a net that raised `error` for images of this shape, with what is to be changed."""
+    spec, (channels, height, width) = spec_of(net), shape[1:]
+    kinds = sorted({str(p.dtype) for p in net.parameters() if p.is_floating_point() and p.dtype != torch.float32})
+    expected = spec.channels or _input_channels(net)
+    if kinds:
+        way_out = f"its parameters are {kinds[0]}, so convert it with net.float()"
+    elif expected not in (None, channels):
+        way_out = f"pass images with channels={expected}, or build and train a net with channels={channels}"
+    elif spec.image_size not in (None, height):
+        way_out = f"pass images of {spec.image_size} x {spec.image_size}, or build a net with image_size={height}"
+    else:
+        way_out = "pass images of the size that it was made for, or look for the cause in its forward"
+    reason = (str(error).splitlines() or [""])[0].rstrip(".") or type(error).__name__
+    return CourseError(
+        f"{spec.name} cannot process images of {channels} x {height} x {width} (channels x height x width): {way_out} "
+        f"({reason})."
+    )
+
+
+def _input_channels(net: nn.Module) -> int | None:
+    """Return the number of channels that the first convolution of `net` expects; None if there is no convolution."""
+    first = next((module for module in net.modules() if isinstance(module, nn.Conv2d)), None)
+    return first and first.in_channels

@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from ..common.errors import CourseError
-from ..common.files import check_readable, format_of, unreadable, write_atomically
+from ..common.files import as_path, check_readable, format_of, unreadable, write_atomically
 
 ROW = np.dtype(
     [
@@ -98,7 +98,7 @@ class History:
         Raises:
             CourseError: If the folder cannot be written.
         """
-        path = Path(path)
+        path = as_path("path", path)
 
         def write_config(count: int) -> None:
             config = self.config | {"rows": count, "sha256": _digest(self.rows[:count])}
@@ -126,7 +126,7 @@ class History:
             Unreadable: If a file exists but cannot be read now.
             CourseError: If a file is missing, damaged, or not a history.
         """
-        path = Path(path)
+        path = as_path("path", path)
         # np.load would accept archives, too.
         rows = _read(path, lambda file: np.lib.format.read_array(file, allow_pickle=False))
         if rows.dtype != ROW or rows.ndim != 1:

@@ -13,15 +13,16 @@ from torch import nn
 from torch.optim.swa_utils import update_bn
 
 from ..common import distributed, hardware
-from ..common.errors import CourseError
+from ..common.errors import CourseError, check_callable
 from ..common.progress import progress
 from ..data.batches import Batches, progressive_side
 from ..data.dataset import Dataset
 from ..nets import weights
 from ..nets.fused_quantizers import fused
 from ..nets.recipe import Recipe
+from . import overwriting
 from .checks import check_training
-from .evaluation import Tally, as_logits, evaluate, in_its_format, is_of_the_course
+from .evaluation import Tally, accepts_channels_last, as_logits, evaluate, in_its_format
 from .history import History
 from .optimizers import make_optimizers, set_learning_rates
 from .run import Run
@@ -39,6 +40,7 @@ def fit(
     seed: int = 0,
     device: str | torch.device | None = None,
     folder: str | Path | None = None,
+    overwrite: bool = False,
     on_epoch: Callable[[History], None] | None = None,
     on_batch: Callable[[float], None] | None = None,
     log: Callable[[str], None] = print_line,
@@ -58,6 +60,8 @@ def fit(
         folder: Where to save history (`<name>.npy` and `.json`), weights (`<name>.safetensors`) and, after each epoch,
             a resume file. To continue an interrupted training, repeat the call. On a CPU, the result is then bit for
             bit that of an uninterrupted training.
+        overwrite: Whether the files of a finished run with other settings may be replaced. Without it, only a run with
+            the same settings and at most as many epochs is replaced. The old files stay until this run is finished.
         on_epoch: Called with the history after each epoch.
         on_batch: Called after each batch with the share of the training that is done (0 to 1), instead of showing a
             progress bar.
@@ -67,12 +71,12 @@ def fit(
         The history of the training.
 
     Raises:
-        CourseError: If the loss becomes NaN or infinite, the folder cannot be written, or another process is training
-            this net there.
+        CourseError: If the net cannot be trained on this data, the folder has a finished run that must not be replaced
+            or cannot be written, another process is training this net there, or the loss becomes NaN or infinite.
         ValueError: If an argument has the wrong type or is out of range.
     """
     run = Run.plan(net, dataset, epochs, recipe=recipe, seed=seed, device=device, folder=folder)
-    return train(run, net, dataset, on_epoch=on_epoch, on_batch=on_batch, log=log)
+    return train(run, net, dataset, overwrite=overwrite, on_epoch=on_epoch, on_batch=on_batch, log=log)
 
 
 def train(
@@ -80,18 +84,24 @@ def train(
     net: nn.Module,
     dataset: Dataset,
     *,
+    overwrite: bool = False,
     on_epoch: Callable[[History], None] | None = None,
     on_batch: Callable[[float], None] | None = None,
     log: Callable[[str], None] = print_line,
 ) -> History:
     """Carry out a run that `Run.plan` planned for `net` and `dataset`; see `fit`."""
     recipe, epochs, full = run.recipe, run.epochs, dataset.train_images.shape[-1]
+    _check_callbacks(on_epoch, on_batch, log)
     hardware.keep_freed_memory()
     distributed.check_last_batch(len(dataset.train_labels), recipe.batch_size)
-    check_training(net, dataset, recipe)
     if distributed.rank():
         log = _silent
+    for warning in check_training(net, dataset, recipe):
+        log(warning)
+    overwriting.check(run, overwrite)  # before the lock, which creates files
     with run.lock():
+        for line in overwriting.check(run, overwrite):  # again: another process may have just finished this run
+            log(line)
         history, optimizers = _start(run, net, log)
         train_batches, test_batches = _batches(dataset, run)
         growing = min(int(recipe.progressive_resizing * epochs), epochs - 1)  # the last epoch has full-size images
@@ -204,7 +214,7 @@ def _start(run: Run, net: nn.Module, log: Callable[[str], None]) -> tuple[Histor
     if resumed:
         # Before the move, because Brevitas creates new parameters on the CPU when it loads.
         weights.load_training_state(net, resumed.net)
-    if is_of_the_course(net):
+    if accepts_channels_last(net):
         hardware.move(net, run.device)
     else:
         net.to(run.device)
@@ -231,6 +241,14 @@ def _batches(dataset: Dataset, run: Run) -> tuple[Batches, Batches]:
         device=run.device,
     )
     return train_batches, Batches(dataset.test_images, dataset.test_labels, 1000, device=run.device)
+
+
+def _check_callbacks(on_epoch: object, on_batch: object, log: object) -> None:
+    if on_epoch is not None:
+        check_callable("on_epoch", on_epoch, "the history, or None")
+    if on_batch is not None:
+        check_callable("on_batch", on_batch, "the share of the training that is done, or None")
+    check_callable("log", log, "a line of output, such as print")
 
 
 def _silent(_: str) -> None:

@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import date
 from pathlib import Path
 
@@ -17,7 +17,14 @@ from torch import nn
 
 from ..common import distributed, hardware, settings
 from ..common.errors import MAX_SEED, CourseError, check_whole
-from ..common.files import Unreadable, check_replaceable, check_writable, not_written, remove_leftovers
+from ..common.files import (
+    Unreadable,
+    as_path,
+    check_replaceable,
+    check_writable,
+    not_written,
+    remove_leftovers,
+)
 from ..data.dataset import Dataset
 from ..nets import packing, weights
 from ..nets.architectures import spec_of
@@ -102,6 +109,7 @@ class Run:
     Args:
         config: What was trained (net, data, epochs, seed, recipe), and in which circumstances (hardware, versions).
         folder: Where the files are.
+        keeps_finished: Whether the files are those of a finished run. They stay until this run is finished.
 
     Raises:
         CourseError: If the run's name cannot be the name of a file.
@@ -109,10 +117,11 @@ class Run:
 
     config: dict
     folder: Path | None = None
+    keeps_finished: bool = field(default=False, compare=False)
 
     def __post_init__(self) -> None:
         """Check the name before any work is done."""
-        self.folder = None if self.folder is None else Path(self.folder)
+        self.folder = None if self.folder is None else as_path("folder", self.folder)
         if self.folder and not FILE_NAME.fullmatch(self.name):
             raise CourseError(
                 f"{self.name!r} is not a valid file name: give the net a name of up to 80 letters, digits, spaces or "
@@ -139,6 +148,7 @@ class Run:
         ):
             if not isinstance(value, kind) and not (argument == "recipe" and value is None):
                 raise ValueError(f"{argument} is a {type(value).__name__}: pass {EXPECTED[argument]}")
+        weights.check_net(net)
         check_whole("epochs", epochs, 1)
         check_whole("seed", seed, 0, MAX_SEED)
         dataset.check()
@@ -259,7 +269,9 @@ class Run:
             lock.release()
 
     def finished(self) -> History | None:
-        """Return the history if exactly this run is already finished, else None; print why files cannot be used.
+        """Return the history if exactly this run is already finished, else None.
+
+        `overwriting.check` says why files cannot be used.
 
         Raises:
             Unreadable: If the files exist but cannot be read now: a training would replace them.
@@ -270,17 +282,10 @@ class Run:
             history, weights_config = History.load(self.history_path), checkpoint.read_config(self.weights_path)
         except Unreadable:
             raise
-        except CourseError as error:
-            print(error)
+        except CourseError:
             return None
-        changed = differences(history.config, self.config)
-        if changed:
-            print(f"{self.history_path} is from a run with other settings ({', '.join(changed)}) and will be replaced.")
-        elif differences(weights_config, self.config):
-            print(f"{self.weights_path} and {self.history_path.name} are from different runs.")
-        elif len(history) == self.epochs:
-            return history
-        return None
+        is_same = not any(differences(config, self.config) for config in (history.config, weights_config))
+        return history if is_same and len(history) == self.epochs else None
 
     def load_net(self, net: nn.Module | None = None) -> nn.Module:
         """Return the trained net, in eval mode; see `checkpoint.load`."""
@@ -327,7 +332,8 @@ class Run:
                 tensors |= {f"optimizer.{number}.{index}.{key}": tensor for key, tensor in state.items()}
         header = {"config": self.config, "rows": history.rows.tolist(), "optimizers": _class_names(optimizers)}
         checkpoint.write(self.resume_path, tensors, header)
-        history.save(self.history_path)
+        if not self.keeps_finished:
+            history.save(self.history_path)
 
     def finish(self, history: History, net: nn.Module) -> None:
         """Add the accuracy of the trained net to the config, save net and history, and remove the resume file."""

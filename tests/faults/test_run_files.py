@@ -228,7 +228,7 @@ def test_a_useless_run_is_named_and_trained_again(runs, dataset, capsys, spoil, 
     net = make()
     run = training.Run.plan(net, dataset, epochs, device="cpu", folder=runs)
     assert run.finished() is None
-    training.train(run, net, dataset, on_epoch=lambda history: trained.append(len(history)))
+    training.train(run, net, dataset, overwrite=True, on_epoch=lambda history: trained.append(len(history)))
     assert_names(capsys.readouterr().out, named)
     assert trained == list(range(1, epochs + 1))
     assert len(run.finished()) == epochs
