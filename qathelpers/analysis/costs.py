@@ -10,7 +10,7 @@ from brevitas.proxy.quant_proxy import QuantProxyFromInjector
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from ..common.errors import CourseError, check_type
+from ..common.errors import CourseError, check_shape
 from ..nets import packing
 from ..nets.architectures import spec_of
 from ..nets.quantizers import FLOAT_BITS, bits_per_value
@@ -73,7 +73,7 @@ def layers(net: nn.Module, image: tuple[int, ...] | None = None) -> pd.DataFrame
     """
     check_net(net)
     image = spec_of(net).image if image is None else image
-    check_type("image", image, (tuple, list), "the shape of one image, such as (3, 32, 32)")
+    check_shape("image", image)
     rows: dict[nn.Module, dict] = {}
     names = {module: name for name, module in net.named_modules()}
 

@@ -40,3 +40,14 @@ def check_callable(name: str, value: object, wanted: str) -> None:
     """
     if not callable(value):
         raise CourseError(f"{name} is {value!r}: pass a function that takes {wanted}.")
+
+
+def check_shape(name: str, value: object) -> None:
+    """Check that the value of the argument `name` is the shape of one image, such as (3, 32, 32).
+
+    Raises:
+        CourseError: If it is not.
+    """
+    check_type(name, value, (tuple, list), "the shape of one image, such as (3, 32, 32)")
+    if not all(isinstance(size, Integral) and size > 0 for size in value):
+        raise CourseError(f"{name} is {value!r}: pass the shape of one image, such as (3, 32, 32).")

@@ -31,7 +31,7 @@ def find_device(name: str | torch.device | None) -> torch.device:
         CourseError: If this machine has no such device.
     """
     try:
-        device = torch.device(name or best_device())
+        device = torch.device(best_device() if name is None else name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, TypeError) as error:  # AssertionError: PyTorch was built without CUDA
         raise CourseError(f"Device {name!r} is not available: leave the device out, or choose 'cpu'.") from error

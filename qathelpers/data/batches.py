@@ -151,6 +151,7 @@ class Batches:
         ValueError: If images or labels have the wrong type or shape, if there are none, if their counts differ, if
             images are not square, if a label is negative, or if an option is out of range. Float images are rejected,
             because values from 0 to 1 would be taken for almost black pixels.
+        CourseError: If there is no such device.
 
     Reference:
         Alternating flips: K. Jordan, 94% on CIFAR-10 in 3.29 Seconds on a Single GPU (arXiv 2404.00498).
@@ -197,6 +198,7 @@ class Batches:
             )
         if labels.min() < 0:
             raise ValueError(f"labels must not be negative; got {labels.min().item()}")
+        device = hardware.find_device(device)
         self.labels = labels.to(device)
         self.batch_size, self.shuffle, self.seed = batch_size, shuffle, seed
         self.augment, self.translate, self.cutout = augment, translate, cutout

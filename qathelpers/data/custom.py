@@ -1,7 +1,8 @@
 """Make a `Dataset` of a reader's own pictures or tensors."""
 
+import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -232,6 +233,8 @@ def _as_images(images: torch.Tensor | np.ndarray, argument: str) -> torch.Tensor
     if not isinstance(images, torch.Tensor | np.ndarray):
         raise CourseError(f"{argument} is a {type(images).__name__}: pass a uint8 tensor or NumPy array (n, 3, h, h).")
     shape = tuple(images.shape)
+    if images.ndim not in (3, 4):
+        raise CourseError(f"{argument} has the shape {shape}: pass RGB images (n, 3, h, h), or grey ones (n, 1, h, h).")
     if images.dtype != torch.uint8:
         floats = isinstance(images, torch.Tensor) and images.is_floating_point()
         floats = floats or (isinstance(images, np.ndarray) and np.issubdtype(images.dtype, np.floating))
@@ -239,6 +242,8 @@ def _as_images(images: torch.Tensor | np.ndarray, argument: str) -> torch.Tensor
         raise CourseError(
             f"{argument} has {images.dtype} pixels: pass uint8 pixels from 0 to 255{_scaling(images, floats, cast)}."
         )
+    if images.numel() and images.max() == 1:
+        raise CourseError(f"{argument} has no pixel above 1: pass pixels from 0 to 255, such as images * 255.")
     if images.ndim == 3:
         images = images[:, None]
     if images.ndim == 4 and images.shape[1] in CHANNELS:
@@ -265,6 +270,8 @@ def _scaling(images: torch.Tensor | np.ndarray, floats: bool, cast: str) -> str:
         return f", ((images + 1) * 127.5).round(){cast}, if they range from -1 to 1"
     if lowest >= 0 and highest <= 255:
         return f", images{'.round()' if floats else ''}{cast}"
+    if not math.isfinite(highest - lowest):
+        return "; some of these are NaN or infinite"
     return f"; these range from {lowest:g} to {highest:g}, so undo what was done to them, such as a normalization"
 
 
@@ -291,7 +298,9 @@ def _as_classes(
     classes: Sequence[str] | None, train_labels: torch.Tensor, test_labels: torch.Tensor
 ) -> tuple[str, ...]:
     if classes is not None:
-        return (classes,) if isinstance(classes, str) else tuple(classes)
+        if isinstance(classes, str) or not isinstance(classes, Iterable):
+            raise CourseError(f"classes is {classes!r}: pass the names of all classes, such as ('cat', 'dog').")
+        return tuple(classes)
     found = train_labels.unique().tolist()
     if not found:
         return ("0", "1")  # `Dataset.check` then says that there are no images

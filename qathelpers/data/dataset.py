@@ -7,7 +7,7 @@ from numbers import Integral
 import torch
 
 from ..common import settings
-from ..common.errors import CourseError, check_whole
+from ..common.errors import CourseError, check_type, check_whole
 from .batches import CHANNELS
 
 # The name of a data set is also the name of the folder of its results.
@@ -121,6 +121,9 @@ class Dataset:
             self._check_last_batch(batch_size)
 
     def _check_classes(self) -> None:
+        check_type(
+            f"classes of {self.name}", self.classes, (tuple, list), "the names of the classes, a tuple of strings"
+        )
         for kind in self.classes:
             if not isinstance(kind, str) or not kind.strip():
                 raise CourseError(f"{self.name} has the class {kind!r}: give each class a name, a string.")

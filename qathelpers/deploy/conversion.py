@@ -8,7 +8,8 @@ import torch
 from brevitas.proxy.runtime_quant import ActQuantProxyFromInjectorBase
 from torch import nn
 
-from ..common.errors import CourseError, check_type
+from ..common import errors
+from ..common.errors import CourseError
 from ..nets import weights
 
 IMAGES, SEED = 16, 0  # of the random batch on which logits are compared
@@ -87,7 +88,7 @@ def check_shape(net: nn.Module, shape: tuple[int, ...]) -> None:
     Raises:
         CourseError: If it does not.
     """
-    check_type("shape", shape, (tuple, list), "the shape of one image, such as (3, 32, 32)")
+    errors.check_shape("shape", shape)
     _output(net, torch.zeros(1, *shape), f"The net does not accept images of the shape {tuple(shape)}", GIVE_SHAPE)
 
 
@@ -132,6 +133,7 @@ def check(
     Raises:
         CourseError: If the logits differ, or if either net fails on images of this shape.
     """
+    errors.check_shape("shape", shape)
     images = torch.randn(IMAGES, *shape, generator=torch.Generator().manual_seed(SEED))
     expected = _logits(net, images, f"The net does not accept images of the shape {tuple(shape)}")
     if not expected.isfinite().all():

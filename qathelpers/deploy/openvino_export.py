@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..common.errors import CourseError, check_whole
+from ..common.errors import CourseError, check_type, check_whole
 from ..common.files import as_path
 from ..nets import weights
 from ..nets.architectures import spec_of
@@ -104,6 +104,7 @@ def _convert(
     if not available():
         raise CourseError("openvino is not installed: run `pip install -e '.[deploy]'` in the course folder.")
     check_whole("batch", batch, 1)
+    check_whole("threads", threads, 0)
     import openvino
 
     net, shape = conversion.on_cpu(net), shape or spec_of(net).image
@@ -129,6 +130,9 @@ def _compile(model: "openvino.Model", threads: int) -> Callable[[torch.Tensor], 
     # Images and logits are copied into and out of the request's memory. Calling the compiled model instead would have
     # an overhead larger than the run time of a small net. The default argument keeps the model alive.
     def run(images: torch.Tensor, _model: openvino.Model = model) -> torch.Tensor:
+        check_type("images", images, torch.Tensor, "normalized images, such as data.normalize(dataset.test_images)")
+        if images.dtype != torch.float32:
+            raise CourseError(f"images are {images.dtype}: pass normalized ones, data.normalize(dataset.test_images).")
         if tuple(images.shape) != inputs.shape:
             raise CourseError(
                 f"The net was compiled for images {inputs.shape}, but these are {tuple(images.shape)}: pass as many "

@@ -6,7 +6,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from ..common.errors import CourseError, check_whole
+from ..common.errors import CourseError, check_type, check_whole
 from . import quantizers, weights
 
 MOST_LEVELS = 256  # of a number that a byte holds
@@ -42,6 +42,7 @@ def pack(integers: torch.Tensor, lowest: int, step: int, levels: int) -> torch.T
     Raises:
         ValueError: If an integer is not one of the possible integers.
     """
+    check_type("integers", integers, torch.Tensor, "a tensor, such as weights.integers(layer)")
     check_whole("step", step, 1)
     offsets = integers.flatten().long() - lowest
     digits = offsets // step
@@ -63,8 +64,10 @@ def unpack(packed: torch.Tensor, shape: list[int], lowest: int, step: int, level
     """Return the integers (int64, in `shape`) that `pack` packed.
 
     Raises:
-        ValueError: If the number of bytes is wrong.
+        ValueError: If `packed` is not a tensor of bytes, or if the number of bytes is wrong.
     """
+    if packed.dtype != torch.uint8:
+        raise ValueError(f"packed integers are bytes (torch.uint8), not {packed.dtype}")
     count, size = per_byte(levels), torch.Size(shape).numel()
     if len(packed) != -(-size // count):
         raise ValueError(f"{len(packed)} bytes do not hold {size} integers of {levels} levels")
@@ -112,6 +115,7 @@ def levels(layer: nn.Module) -> int | None:
         At least 2; None if the weights cannot be packed: they have more than 256 levels or a floating-point format, or
         some are NaN or infinite.
     """
+    weights.check_layer(layer)
     if quantizers.bits_of(layer.weight_quant) is None:
         return None
     try:
@@ -127,6 +131,7 @@ def weight_bytes(layer: nn.Module) -> int:
 
     Weights that cannot be packed (see `levels`) count as the bits of their quantizer.
     """
+    weights.check_layer(layer)
     count = layer.weight.numel()
     if (number := levels(layer)) is not None:
         return -(-count // per_byte(number)) + _threshold(layer).nbytes

@@ -19,7 +19,7 @@ def check_channels(channels: int) -> None:
     Raises:
         ValueError: If they cannot.
     """
-    if channels not in tuple(COLOURS):
+    if isinstance(channels, bool) or channels not in tuple(COLOURS):
         raise ValueError(f"channels must be 1 (grey) or 3 (RGB); got {channels!r}")
 
 

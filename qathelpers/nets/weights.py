@@ -81,8 +81,28 @@ def check_net(net: object, name: str = "net") -> None:
         )
 
 
+def check_layer(layer: object) -> None:
+    """Check that `layer` is a layer whose weights are quantized.
+
+    Raises:
+        CourseError: If it is not.
+    """
+    if not isinstance(layer, QuantWeightMixin) or not layer.weight_quant.is_quant_enabled:
+        raise CourseError(
+            f"layer is a {type(layer).__name__} without quantized weights: pass one of weights.quantized_layers(net)."
+        )
+
+
+def _check_has_weight(layer: object) -> None:
+    if not isinstance(getattr(layer, "weight", None), torch.Tensor):
+        raise CourseError(
+            f"layer is a {type(layer).__name__}, which has no weights: pass a convolution or linear layer."
+        )
+
+
 def quantized_layers(net: nn.Module) -> dict[str, nn.Module]:
     """Return the layers of `net` whose weights are quantized, by name, in the order of definition."""
+    check_type("net", net, nn.Module, "a torch.nn.Module")
     return {
         name: module
         for name, module in net.named_modules()
@@ -172,6 +192,7 @@ def first_layer(net: nn.Module) -> nn.Module:
     Raises:
         ValueError: If there is none.
     """
+    check_type("net", net, nn.Module, "a torch.nn.Module")
     for module in net.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
             return module
@@ -183,12 +204,14 @@ def latent(layer: nn.Module) -> torch.Tensor:
 
     It is a copy because some of Brevitas' quantizers modify the layer's weights in place at every call.
     """
+    _check_has_weight(layer)
     return layer.weight.detach().float().cpu().clone()
 
 
 @torch.no_grad()
 def quantized(layer: nn.Module) -> torch.Tensor:
     """Return the weights that the layer computes with, on the CPU, in the shape of `layer.weight`."""
+    _check_has_weight(layer)
     weight = layer.quant_weight() if isinstance(layer, QuantWeightMixin) else layer.weight
     return getattr(weight, "value", weight).detach().float().cpu() + 0.0  # a new tensor, with 0 instead of -0
 
@@ -196,6 +219,7 @@ def quantized(layer: nn.Module) -> torch.Tensor:
 @torch.no_grad()
 def scale(layer: nn.Module) -> torch.Tensor:
     """Return the scale or scales of a quantized layer, on the CPU; a quantized weight is scale times integer."""
+    check_layer(layer)
     return layer.quant_weight().scale.detach().float().cpu().clone()
 
 
@@ -225,6 +249,7 @@ def _levels(layer: nn.Module) -> torch.Tensor:
 
 def describe(name: str, layer: nn.Module) -> LayerReport:
     """Return the levels, shares and scales of one quantized layer."""
+    check_layer(layer)
     count, scales = layer.weight.numel(), tuple(scale(layer).flatten().tolist())
     every = _levels(layer)
     if not every.isfinite().all():

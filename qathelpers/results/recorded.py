@@ -3,7 +3,7 @@
 from torch import nn
 
 from ..common import settings
-from ..common.errors import CourseError
+from ..common.errors import CourseError, check_type
 from ..common.files import files_in
 from ..training import checkpoint
 from ..training.history import History
@@ -45,6 +45,8 @@ def recorded_net(name: str, arch: str = "convnet", data_name: str = "cifar10", s
     Raises:
         CourseError: If there is no such net (the message lists those that there are), or if its file is damaged.
     """
+    for argument, value in (("name", name), ("arch", arch), ("data_name", data_name)):
+        check_type(argument, value, str, "a string, such as recorded_net('BinaryNN')")
     folder = RECORDED / "checkpoints" / data_name / arch
     names = [path.stem for path in files_in(folder, ".safetensors")]
     wanted = run_name(name, seed)

@@ -5,7 +5,7 @@ from pathlib import Path
 from torch import nn
 
 from ..common import settings
-from ..common.errors import CourseError
+from ..common.errors import CourseError, check_type
 from ..common.files import as_path, files_in
 from ..data.dataset import NAME, Dataset
 from ..nets.architectures import build
@@ -38,6 +38,7 @@ def run_folder(data_name: str, arch: str) -> Path:
 
 def build_for(dataset: Dataset, name: str | Scheme, arch: str = "convnet", seed: int = 0) -> nn.Module:
     """Return a new net for the classes, the image size and the channels of `dataset`; see `build`."""
+    check_type("dataset", dataset, Dataset, "what `data.load` returns")
     dataset.check()
     channels, _, image_size = dataset.train_images.shape[1:]
     return build(name, arch, seed, classes=len(dataset.classes), image_size=image_size, channels=channels)

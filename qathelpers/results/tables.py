@@ -7,7 +7,7 @@ import pandas as pd
 from ..common import settings
 from ..common.errors import CourseError
 from ..common.files import files_in
-from ..training.history import History, by_net, check_one_data_set, same_evaluation
+from ..training.history import History, by_net, check_histories, check_one_data_set, same_evaluation
 from .recorded import recorded_histories
 from .runs import find_histories
 
@@ -26,6 +26,7 @@ def table(histories: list[History]) -> pd.DataFrame:
         CourseError: If the runs are on several data sets, if only some were evaluated on validation images, or if one
             of them has no epochs.
     """
+    check_histories(histories)
     for history in histories:
         if not len(history):
             raise CourseError(f"{history.name} has no epoch to show: its training was stopped in the first one.")

@@ -45,6 +45,7 @@ def save(net: nn.Module, path: str | Path, config: dict, packed: bool = False) -
     weights.check_net(net)
     path = as_path("path", path)
     _check_config(config)
+    check_type("packed", packed, bool, "True or False")
     if packed:
         packing.check_packing(net)
         tensors, layers = packing.pack_net(net)
@@ -126,6 +127,8 @@ def load_with_config(path: str | Path, net: nn.Module | None = None) -> tuple[nn
         advice = "build the net that the file was saved from"
         if not is_given:
             advice = GIVE_NET
+        elif inner := _inner(net, tensors):
+            advice = f"load the weights into net.{inner}"
         elif _is_known(config):
             advice += ", or leave the net out"
         raise CourseError(
@@ -264,6 +267,12 @@ def _unwrapped(net: nn.Module, tensors: Tensors, layers: dict) -> tuple[Tensors,
             layers = {key.removeprefix(prefix): layer for key, layer in layers.items()}
             break
     return tensors, layers
+
+
+def _inner(net: nn.Module, tensors: Tensors) -> str:
+    """Return the name of the module inside a wrapper, such as DataParallel, that has the names in `tensors`, or ""."""
+    children = ((name, child.state_dict().keys()) for name, child in net.named_children())
+    return next((name for name, keys in children if keys and keys == tensors.keys()), "")
 
 
 def _build(config: dict, path: Path) -> nn.Module:

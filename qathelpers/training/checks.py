@@ -91,7 +91,7 @@ def _logits(net: nn.Module, images: torch.Tensor) -> torch.Tensor:
     except Exception as error:  # a net of your own can raise anything
         raise cannot_process(net, images.shape, error) from error
     logits = as_logits(output)
-    if logits.ndim != 2:
+    if logits.ndim != 2 or len(logits) != 2:
         raise CourseError(
             f"{spec_of(net).name} returns {tuple(logits.shape)} for two images: it has to return one "
             "row of logits per image."

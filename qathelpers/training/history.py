@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from ..common.errors import CourseError
+from ..common.errors import CourseError, check_type
 from ..common.files import as_path, check_readable, format_of, unreadable, write_atomically
 
 ROW = np.dtype(
@@ -148,6 +148,17 @@ class History:
                 "damaged: restore the right file, or train the net again."
             )
         return cls(config, rows)
+
+
+def check_histories(histories: object) -> None:
+    """Check that an argument is a list of histories.
+
+    Raises:
+        CourseError: If it is something else, such as one history.
+    """
+    check_type("histories", histories, (list, tuple), "a list of histories, such as [history]")
+    for history in histories:
+        check_type("one of the histories", history, History, "what `fit` or `load_or_train` returned as history")
 
 
 def check_one_data_set(histories: Sequence[History]) -> None:

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from ..common.errors import CourseError
+from ..common.errors import CourseError, check_type
 from ..common.files import PYTORCH, Unreadable, format_of
 from . import checkpoint
 from .history import History
@@ -45,6 +45,7 @@ def check(run: Run, overwrite: bool) -> list[str]:
         Unreadable: If files exist but cannot be read now: a training would replace them.
         CourseError: If there is a finished run with other settings or with more epochs, or a file of another program.
     """
+    check_type("overwrite", overwrite, bool, "True or False")
     if run.folder is None:
         return []
     finished, lines = _finished(run)

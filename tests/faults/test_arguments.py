@@ -103,12 +103,12 @@ def test_a_wrong_setting_of_the_recipe_is_named(change, named):
 
 # An argument that takes a whole number, its call, values that it does not take.
 NUMBERS = [
-    ("seed", lambda value: build("XnorNN", seed=value), [-1, 0.5, 2**32]),
+    ("seed", lambda value: build("XnorNN", seed=value), [-1, 0.5, 2**32, True]),
     ("seed", lambda value: fit(seed=value), [-1]),
-    ("epochs", lambda value: fit(epochs=value), [0, 1.5, "ten"]),
-    ("train", DATASET.take, [-5]),
-    ("test", lambda value: DATASET.take(test=value), [0.5]),
-    ("validation", DATASET.validation_split, [0, 60, 0.1]),
+    ("epochs", lambda value: fit(epochs=value), [0, 1.5, "ten", True]),
+    ("train", DATASET.take, [-5, 61, True]),
+    ("test", lambda value: DATASET.take(test=value), [0.5, 61]),
+    ("validation", DATASET.validation_split, [0, 60, 0.1, True]),
     ("batch_size", lambda value: Batches(IMAGES, LABELS, value), [0, 2.5]),
     ("translate", lambda value: Batches(IMAGES, LABELS, translate=value), [-1]),
     ("step", lambda value: pack(1, step=value), [0]),

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pandas as pd
 from matplotlib.axes import Axes
 
-from ...training.history import History
+from ...training.history import History, check_histories
 from ..figure import Figure, colour, end_labels, new
 
 LABELS = {"acc": "accuracy", "loss": "cross-entropy (nats)"}
@@ -23,6 +23,7 @@ def loss(histories: Sequence[History]) -> Figure:
 
 def curves(histories: Sequence[History], epochs: int | None = None) -> Figure:
     """Plot accuracy and loss side by side; `epochs` fixes the range of the x-axis while a training is still running."""
+    check_histories(histories)
     figure, both = new(9, 3.4, 1, 2)
     for axes, column in zip(both, LABELS, strict=True):
         _draw(axes, histories, column, epochs)
@@ -77,6 +78,7 @@ def title(histories: Sequence[History]) -> str:
 
 
 def _one(histories: Sequence[History], column: str) -> Figure:
+    check_histories(histories)
     figure, axes = new(6.4, 4)
     _draw(axes, histories, column)
     return figure.with_alt(_alt(histories, column))

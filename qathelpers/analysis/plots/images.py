@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ...common.files import write_atomically
+from ...common.files import as_path, write_atomically
 from ..figure import Figure, new
 
 
@@ -60,6 +60,6 @@ def save(figure: Figure, path: str | Path) -> Path:
     Raises:
         CourseError: If the file cannot be written.
     """
-    path = Path(path)
+    path = as_path("path", path)
     write_atomically(path, lambda temporary: figure.savefig(temporary, dpi=120, format="png"))
     return path
