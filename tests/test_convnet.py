@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from qathelpers.common.errors import CourseError
 from qathelpers.nets import SCHEMES, ConvNet
 
 SHARP = {"patch": 2, "stride": 1, "pools": (2, 2, 2)}
@@ -33,5 +34,7 @@ def test_the_options_decide_the_shapes(name, options, side, sides):
 
 
 def test_widths_and_pools_of_different_lengths_are_refused():
-    with pytest.raises(ValueError):  # the alternative would be a net that silently lacks a block
+    with pytest.raises(
+        CourseError, match="widths.*pools"
+    ):  # the alternative would be a net that silently lacks a block
         ConvNet(SCHEMES["PytorchNN"], widths=(8, 16), pools=(2, 2, 1))

@@ -5,6 +5,7 @@ import pytest
 from torch import nn
 
 from qathelpers import results
+from qathelpers.common.errors import CourseError
 from qathelpers.nets import ARCHITECTURES, SCHEMES, Scheme, build, quantizers
 from qathelpers.nets.identity import structure_digest
 from qathelpers.training import Run, fit, predict
@@ -85,11 +86,11 @@ def test_training_and_copying_make_no_difference(name, tiny):
     assert structure_digest(net) == structure_digest(copy.deepcopy(net)) == before
 
 
-def load_or_train(dataset, epochs=1, **scheme):
+def load_or_train(dataset, epochs=1, overwrite=False, **scheme):
     """Run what a reader's cell does who edits a scheme of the same name."""
     SCHEMES["MyNN"] = Scheme("MyNN", "W1A32", **scheme)
     try:
-        return results.load_or_train("MyNN", dataset, epochs, arch="lenet")
+        return results.load_or_train("MyNN", dataset, epochs, arch="lenet", overwrite=overwrite)
     finally:
         del SCHEMES["MyNN"]
 
@@ -103,7 +104,9 @@ def test_an_edited_scheme_of_the_same_name_is_trained_anew(tiny, capsys):
     assert (predict(net, few.test_images).argmax(1) == few.test_labels).float().mean().item() == pytest.approx(
         history.test_acc
     )
-    net, _ = load_or_train(few, **binary | {"first_last": quantizers.Int8Weight})
+    with pytest.raises(CourseError, match="net_sha256"):
+        load_or_train(few, **binary | {"first_last": quantizers.Int8Weight})
+    net, _ = load_or_train(few, overwrite=True, **binary | {"first_last": quantizers.Int8Weight})
     out = capsys.readouterr().out
     assert "training" in out and "net_sha256" in out
     assert len(net.classifier[-2].quant_weight().value.unique()) > 2
@@ -113,7 +116,9 @@ def test_other_images_of_the_same_number_and_name_are_trained_anew(tiny, capsys)
     few = tiny.take(60, 60)
     results.load_or_train("BinaryNN", few, 1, arch="lenet")
     other = replace(few, train_images=few.train_images.flip(-1))
-    results.load_or_train("BinaryNN", other, 1, arch="lenet")
+    with pytest.raises(CourseError, match="data_sha256"):
+        results.load_or_train("BinaryNN", other, 1, arch="lenet")
+    results.load_or_train("BinaryNN", other, 1, arch="lenet", overwrite=True)
     assert "data_sha256" in capsys.readouterr().out
 
 
