@@ -34,7 +34,5 @@ def test_the_options_decide_the_shapes(name, options, side, sides):
 
 
 def test_widths_and_pools_of_different_lengths_are_refused():
-    with pytest.raises(
-        CourseError, match="widths.*pools"
-    ):  # the alternative would be a net that silently lacks a block
+    with pytest.raises(CourseError, match=r"widths.*pools"):  # else, the net would silently lack a block
         ConvNet(SCHEMES["PytorchNN"], widths=(8, 16), pools=(2, 2, 1))
