@@ -27,7 +27,7 @@ from .training.history import History
 
 COURSE_NETS = ("PytorchNN", "TernaryNN", "BinaryNN")
 
-# The epochs for which `qat run` trains each net by default: on a machine without fast bf16, and on one with it. These
+# The epochs for which `qat run` trains each net by default: on a CPU without bf16, and on a CPU with it or a GPU. These
 # numbers are time budgets; for their best accuracy, nets need more epochs. On two CPU cores, ten minutes are enough for
 # all three convnets, or for one sharpnet with fast bf16. The lenets are trained for as many epochs as in the original
 # experiment.
@@ -251,8 +251,8 @@ def bench_sizes_command(arch: str) -> None:
 
 
 def _default_epochs(arch: str) -> int:
-    normal, with_fast_bf16 = EPOCHS.get(arch.partition("-x")[0], EPOCHS["convnet"])
-    return with_fast_bf16 if hardware.bf16_is_fast(hardware.best_device()) else normal
+    normal, on_fast_device = EPOCHS.get(arch.partition("-x")[0], EPOCHS["convnet"])
+    return on_fast_device if hardware.is_fast(hardware.best_device()) else normal
 
 
 def _print_levels(net: nn.Module) -> None:

@@ -1,6 +1,8 @@
 import pytest
+import torch
 from click.testing import CliRunner
 
+from qathelpers import __main__ as cli
 from qathelpers.__main__ import EPOCHS, main
 from qathelpers.common import hardware
 from qathelpers.common.errors import CourseError
@@ -99,6 +101,15 @@ def test_run_trains_for_as_long_as_the_machine_allows(call, monkeypatch, fast, a
     monkeypatch.setattr("qathelpers.__main__.load_or_train", stop)
     assert "enough" in call("run", *arguments).output
     assert asked == [epochs]
+
+
+def test_run_trains_on_a_gpu_without_bf16_for_as_long_as_on_a_fast_cpu(monkeypatch):
+    monkeypatch.setattr(hardware, "bf16_is_fast", lambda device: False)
+    for device in ("cuda", "mps"):
+        monkeypatch.setattr(hardware, "best_device", lambda device=device: torch.device(device))
+        assert {arch: cli._default_epochs(arch) for arch in EPOCHS} == {
+            arch: fast for arch, (_, fast) in EPOCHS.items()
+        }
 
 
 def test_run_knows_an_epoch_count_for_every_architecture():

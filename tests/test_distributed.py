@@ -120,6 +120,16 @@ def test_a_last_batch_with_fewer_images_than_processes_is_refused(monkeypatch):
         distributed.check_last_batch(259, 64)
 
 
+@pytest.mark.parametrize(("processes", "gpus"), [(2, 1), (8, 4)])
+def test_more_processes_than_gpus_are_refused_at_once_in_each_of_them(monkeypatch, processes, gpus):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    for variable, value in {"WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes, "LOCAL_RANK": 0}.items():
+        monkeypatch.setenv(variable, str(value))
+    with pytest.raises(CourseError, match=rf"{processes} processes.*--nproc_per_node={gpus}\b"):
+        distributed.init()
+
+
 def test_a_single_process_changes_nothing():
     net = nets.build("BinaryNN", "lenet")
     distributed.convert_sync_batchnorm(net)

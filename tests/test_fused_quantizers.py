@@ -116,7 +116,7 @@ def test_so_are_activations_on_a_threshold(name):
     layer = activation_layer(name)
     x = torch.linspace(-4, 4, 65).mul(0.25 * layer.act_quant.scale().detach())
     assert_the_same(layer, activation, x.requires_grad_())
-    x = torch.tensor([-0.5, 0, 0.5, 254.5, 255, 255.5, 256]) * layer.act_quant.scale().detach()
+    x = torch.tensor([-0.0, -0.5, 0, 0.5, 254.5, 255, 255.5, 256]) * layer.act_quant.scale().detach()
     assert_the_same(layer, activation, x.requires_grad_())
 
 

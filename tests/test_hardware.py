@@ -5,8 +5,10 @@ import sys
 import pytest
 import torch
 
+from qathelpers import training
 from qathelpers.common import hardware
 from qathelpers.common.errors import CourseError
+from qathelpers.nets import build
 
 PAGE_FAULTS = """
 import resource, sys, torch
@@ -98,6 +100,53 @@ def test_full_precision_is_fp32_on_cuda(tf32):
         results = compute(images.cuda(), weights.cuda())
     for result, expected in zip(results, compute(images, weights), strict=True):
         assert (result.cpu() - expected).abs().max() < 1e-5 * expected.abs().max()
+
+
+def test_no_channels_last_on_apple_gpus():
+    formats = [hardware.memory_format(torch.device(name)) for name in ("mps", "cuda", "cpu")]
+    assert formats == [torch.contiguous_format, torch.channels_last, torch.channels_last]
+
+
+def test_a_whole_training_and_predictions_use_the_memory_format_of_the_device(tiny, monkeypatch):
+    monkeypatch.setattr(hardware, "memory_format", lambda device: torch.contiguous_format)
+    net, seen = build("BinaryNN", "convnet-x0.2"), []
+    for layer in net.modules():
+        if isinstance(layer, torch.nn.Conv2d | torch.nn.BatchNorm2d):
+            layer.register_forward_hook(lambda layer, inputs, _: seen.extend((inputs[0], *layer.parameters())))
+    training.fit(net, tiny.take(40, 20), 1, device="cpu", log=lambda line: None, on_batch=lambda share: None)
+    training.predict(net, tiny.test_images[:20])
+    assert len(seen) > 20 and all(tensor.is_contiguous() for tensor in seen)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nSee documentation"),
+        RuntimeError("MPS backend out of memory (MPS allocated: 9.06 GB)"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 99 bytes"),
+    ],
+    ids=lambda error: str(error)[:4],
+)
+def test_used_up_memory_is_one_sentence_that_names_the_batch_size(error, tiny):
+    def fail(*_):
+        raise error
+
+    net = build("PytorchNN", "lenet")
+    net.register_forward_pre_hook(fail)
+    calls = {
+        256: lambda: training.fit(net, tiny, 1, device="cpu", on_batch=lambda share: None),
+        123: lambda: training.predict(net, tiny.test_images, 123),
+    }
+    for batch_size, call in calls.items():
+        with pytest.raises(CourseError, match=rf"batch_size.*\b{batch_size}\b") as caught:
+            call()
+        assert "\n" not in str(caught.value)
+
+
+def test_another_error_stays_what_it_is():
+    with pytest.raises(RuntimeError, match="shape") as caught, hardware.enough_memory("never"):
+        raise RuntimeError("shapes differ")
+    assert not isinstance(caught.value, CourseError)
 
 
 def test_an_unknown_device_is_named():

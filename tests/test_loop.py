@@ -13,7 +13,7 @@ from qathelpers.common import hardware
 from qathelpers.common.errors import CourseError
 from qathelpers.data import normalize
 from qathelpers.nets import Recipe, build
-from qathelpers.training import History, checkpoint, fit, make_optimizers, predict, train_step
+from qathelpers.training import History, Run, checkpoint, fit, loop, make_optimizers, predict, train_step
 
 RECIPE = Recipe(batch_size=64)
 
@@ -173,6 +173,24 @@ def test_a_net_with_view_trains(tiny):
     assert len(history) == 1
     accuracy = (predict(net, tiny.test_images).argmax(1) == tiny.test_labels).double().mean().item()
     assert accuracy == pytest.approx(history["test_acc"][-1])
+
+
+@pytest.mark.parametrize("name", ["PytorchNN", "BinaryNN", "XnorNN", "Int2NN", "Int4NN"])
+def test_a_resumed_training_has_all_tensors_on_its_device(tiny, tmp_path, name):
+    """The device `meta` stands in for a GPU. It computes nothing, but shows which tensors were left on the CPU."""
+
+    def stop(history):
+        raise KeyboardInterrupt
+
+    fit(lenet(name), tiny, 2, recipe=RECIPE, device="cpu", folder=tmp_path, on_epoch=stop)
+    net = lenet(name)
+    run = Run.plan(net, tiny, 2, recipe=RECIPE, device="meta", folder=tmp_path)
+    history, optimizers = loop._start(run, net, lambda line: None)
+    assert len(history) == 1
+    states = [state for optimizer in optimizers for state in optimizer.state.values()]
+    kept = [tensor for state in states for key, tensor in state.items() if key != "step"]  # Adam's is on the host
+    assert len(kept) >= 5
+    assert {tensor.device.type for tensor in (*net.parameters(), *net.buffers(), *kept)} == {"meta"}
 
 
 class Exploding(nn.Module):

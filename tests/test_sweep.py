@@ -4,8 +4,10 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 from qathelpers import data, results
 from qathelpers.common.errors import CourseError
@@ -61,6 +63,19 @@ def test_a_killed_worker_is_replaced_and_what_is_finished_is_skipped(start, tmp_
     assert sweep.run(sweep.grid(["BinaryNN"], ["lenet"], [0], 30, "shapes"), data.load("shapes"), workers=1) == []
     printed = capsys.readouterr().out
     assert "1 of 1" in printed and "test accuracy" not in printed
+
+
+@pytest.mark.parametrize(
+    ("gpus", "name", "chosen"), [(4, 2, [2]), (4, 6, [2]), (1, 3, []), (0, 3, []), (4, "tcp://10.0.0.7:40331", [])]
+)
+def test_each_worker_of_this_machine_takes_its_own_gpu(tiny, monkeypatch, gpus, name, chosen):
+    taken = []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.setattr(torch.cuda, "set_device", taken.append)
+    monkeypatch.setattr("distributed.get_worker", lambda: SimpleNamespace(name=name))
+    monkeypatch.setattr(sweep, "load", lambda name: tiny)
+    (job,) = sweep.grid(["BinaryNN"], ["lenet"], [0], 1, "shapes")
+    assert 0 <= sweep.train(job, 1) <= 1 and taken == chosen
 
 
 def test_a_grid_has_every_combination():

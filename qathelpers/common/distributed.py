@@ -20,15 +20,29 @@ TIMEOUT = timedelta(seconds=50)
 
 
 def init() -> None:
-    """Join the processes that torchrun started; do nothing when there is only one."""
+    """Join the processes that torchrun started; do nothing when there is only one.
+
+    Raises:
+        CourseError: If this machine has GPUs, but fewer than processes.
+    """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
         return
     if torch.cuda.is_available():
+        _check_gpus(int(os.environ.get("LOCAL_WORLD_SIZE", int(os.environ["LOCAL_RANK"]) + 1)))
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=TIMEOUT)
     # Leave the process group while Python still runs: a gloo thread that wakes up while the interpreter shuts down
     # aborts the process, and torchrun would report a finished training as failed.
     atexit.register(dist.destroy_process_group)
+
+
+def _check_gpus(processes: int) -> None:
+    gpus = torch.cuda.device_count()
+    if processes > gpus:
+        raise CourseError(
+            f"{processes} processes need {processes} GPUs, one each, but this machine has {gpus}: "
+            f"start {gpus} with --nproc_per_node={gpus}."
+        )
 
 
 def world_size() -> int:

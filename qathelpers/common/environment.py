@@ -67,7 +67,7 @@ def _importer(name: str) -> Callable[[], str]:
 
 def _device() -> str:
     device = hardware.best_device()
-    return f"{device} ({hardware.describe(device)}), {'bf16' if hardware.bf16_is_fast(device) else 'fp32'}"
+    return f"{device} ({hardware.describe(device)}), {hardware.precision(device)}"
 
 
 def _disk() -> str:

@@ -14,6 +14,8 @@ import torch
 
 from .errors import CourseError
 
+OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")  # MPS, and the CPU on Linux and Windows
+
 
 def best_device() -> torch.device:
     """Return the fastest available device: CUDA, else MPS (Apple), else the CPU."""
@@ -48,9 +50,32 @@ def bf16_is_fast(device: torch.device) -> bool:
     return False
 
 
+def precision(device: torch.device) -> str:
+    """Return the precision in which nets are trained on `device`: "bf16" where its hardware has it, else "fp32".
+
+    In bf16, matrix products and convolutions compute in it, and everything else in fp32. GPUs without bf16 have fp16,
+    but its small range would need a scaled loss. Evaluation is always in fp32.
+    """
+    return "bf16" if bf16_is_fast(device) else "fp32"
+
+
 def autocast(device: torch.device) -> AbstractContextManager:
-    """Return a context in which matrix products and convolutions compute in bf16, on devices where that is fast."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=bf16_is_fast(device))
+    """Return a context in which matrix products and convolutions compute in the precision of `device`."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision(device) == "bf16")
+
+
+def is_fast(device: torch.device) -> bool:
+    """Return whether a training on `device` is short: on a GPU, or on a CPU that computes bf16 in hardware."""
+    return device.type != "cpu" or bf16_is_fast(device)
+
+
+def memory_format(device: torch.device) -> torch.memory_format:
+    """Return the memory format in which convolutions are fastest on `device`, and right.
+
+    On Apple's GPUs, many versions of PyTorch compute wrong gradients of BatchNorm for images in channels-last format
+    (pytorch issues 134580 and 175189).
+    """
+    return torch.contiguous_format if device.type == "mps" else torch.channels_last
 
 
 @contextmanager
@@ -74,9 +99,47 @@ def full_precision() -> Iterator[None]:
 def move(net: torch.nn.Module, device: torch.device) -> None:
     """Move a net to `device`, in the memory format in which convolutions are fastest."""
     try:
-        net.to(device, memory_format=torch.channels_last)
+        net.to(device, memory_format=memory_format(device))
     except RuntimeError:  # a quantizer that works on groups of weights has tensors of five dimensions
         net.to(device)
+
+
+@contextmanager
+def on_gpu(net: torch.nn.Module) -> Iterator[torch.device]:
+    """Compute with `net` on an NVIDIA GPU within this context if there is one, else where it is; yield that device."""
+    first = next(net.parameters(), None)
+    home = torch.device("cpu") if first is None else first.device
+    if home.type != "cpu" or not torch.cuda.is_available():
+        yield home
+        return
+    try:
+        net.to("cuda")
+        yield torch.device("cuda")
+    finally:
+        net.to(home)
+
+
+def is_used_up(error: Exception) -> bool:
+    """Return whether `error` says that a device has too little free memory."""
+    # The error of CUDA has a class of its own, those of MPS and of the CPU do not.
+    signs = any(sign in str(error) for sign in OUT_OF_MEMORY)
+    return isinstance(error, torch.OutOfMemoryError) or (isinstance(error, RuntimeError) and signs)
+
+
+@contextmanager
+def enough_memory(advice: str) -> Iterator[None]:
+    """Turn the error of a device without enough free memory into one sentence that ends with `advice`.
+
+    Raises:
+        CourseError: If the memory is used up within this context.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not is_used_up(error):
+            raise
+        reason = str(error).splitlines()[0][:200].rstrip(".")
+        raise CourseError(f"The memory of the device is used up ({reason}): {advice}.") from error
 
 
 def keep_freed_memory() -> bool:

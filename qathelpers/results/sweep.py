@@ -99,7 +99,7 @@ def run(
     Args:
         jobs: The grid.
         dataset: The data, which is needed to recognize finished runs.
-        workers: Number of trainings at a time; by default one per core.
+        workers: Number of trainings at a time; by default one per GPU, or one per core without a GPU.
         scheduler: Address of a running Dask cluster; without one, workers are started on this machine.
         overwrite: Whether finished runs with other settings may be replaced; see `fit`.
 
@@ -119,7 +119,7 @@ def run(
     print(f"{len(jobs) - len(waiting)} of {len(jobs)} trainings are already finished.")
     if not waiting:
         return []
-    workers = min(workers or os.cpu_count() or 1, len(waiting))
+    workers = min(workers or torch.cuda.device_count() or os.cpu_count() or 1, len(waiting))
     with _client(workers, scheduler) as client:
         threads = max(1, (os.cpu_count() or 1) // workers)
         futures = {client.submit(train, job, threads, overwrite, key=str(job), pure=False): job for job in waiting}
@@ -129,6 +129,7 @@ def run(
 def train(job: Job, threads: int, overwrite: bool = False) -> float:
     """Train one job, write its output to its log file, and return its test accuracy."""
     torch.set_num_threads(threads)
+    _take_a_gpu()
     check_writable(job.log_path.parent)
     try:
         log = open(job.log_path, "a", encoding="utf-8")  # noqa: SIM115, the with statement below closes it
@@ -139,6 +140,19 @@ def train(job: Job, threads: int, overwrite: bool = False) -> float:
         options = {"arch": job.arch, "seed": job.seed, "recipe": job.recipe, "overwrite": overwrite}
         _, history = load_or_train(job.name, dataset, job.epochs, **options)
     return history.test_acc
+
+
+def _take_a_gpu() -> None:
+    """Let the worker that runs this use its own GPU, in turn if there are fewer GPUs than workers.
+
+    The workers of this machine have numbers as names. Those of a cluster have addresses. There, whoever starts a worker
+    chooses its GPU with CUDA_VISIBLE_DEVICES.
+    """
+    from distributed import get_worker
+
+    number = get_worker().name
+    if isinstance(number, int) and torch.cuda.device_count() > 1:
+        torch.cuda.set_device(number % torch.cuda.device_count())
 
 
 def _client(workers: int, scheduler: str | None):

@@ -50,7 +50,7 @@ def evaluate(net: nn.Module, batches: Batches, side: int | None = None) -> tuple
 
 @torch.no_grad()
 def predict(net: nn.Module, images: torch.Tensor, batch_size: int = 1000) -> torch.Tensor:
-    """Return the logits of `net` in eval mode, computed as in `evaluate`.
+    """Return the logits of `net` in eval mode, computed as in `evaluate`, on an NVIDIA GPU if there is one.
 
     Args:
         net: The net; it is left in eval mode and on its device.
@@ -61,7 +61,8 @@ def predict(net: nn.Module, images: torch.Tensor, batch_size: int = 1000) -> tor
         Logits (n, classes) on the CPU.
 
     Raises:
-        CourseError: If an argument has the wrong type, or if the net cannot process these images.
+        CourseError: If an argument has the wrong type, if the net cannot process these images, or if the memory is used
+            up.
         ValueError: If `batch_size` is not a whole number of at least 1.
     """
     weights.check_net(net)
@@ -73,9 +74,8 @@ def predict(net: nn.Module, images: torch.Tensor, batch_size: int = 1000) -> tor
         )
     check_whole("batch_size", batch_size, 1)
     net.eval()
-    device = next(net.parameters(), images).device
-    # The caller's autocast would also round the normalized images.
-    with torch.autocast(device.type, enabled=False), fused(net):
+    advice = f"pass a smaller batch_size than {batch_size}, or shut down the kernels of other notebooks"
+    with hardware.enough_memory(advice), hardware.on_gpu(net) as device, fused(net), _without_autocast(device):
         return torch.cat([_logits(net, normalize(part.to(device))).cpu() for part in images.split(batch_size)])
 
 
@@ -89,9 +89,9 @@ def accepts_channels_last(net: nn.Module) -> bool:
 
 
 def in_its_format(net: nn.Module, images: torch.Tensor) -> torch.Tensor:
-    """Return images in the memory format for `net`: channels-last, which is the fastest, wherever it is accepted."""
-    is_fast = accepts_channels_last(net)
-    return images.contiguous(memory_format=torch.channels_last if is_fast else torch.contiguous_format)
+    """Return images in the memory format for `net`: the fastest of the device, wherever the net accepts it."""
+    fastest = hardware.memory_format(images.device)
+    return images.contiguous(memory_format=fastest if accepts_channels_last(net) else torch.contiguous_format)
 
 
 class Tally:
@@ -136,14 +136,21 @@ def as_logits(output: object) -> torch.Tensor:
     return logits.float()
 
 
+def _without_autocast(device: torch.device) -> torch.autocast:
+    """Return a context in which the caller's autocast is off, which would also round the normalized images."""
+    return torch.autocast(device.type, enabled=False)
+
+
 def _logits(net: nn.Module, images: torch.Tensor) -> torch.Tensor:
     # Under bf16 autocast, quantized activations round differently and nets lose up to one point of accuracy.
     try:
-        with hardware.full_precision(), torch.autocast(images.device.type, enabled=False):
+        with hardware.full_precision(), _without_autocast(images.device):
             return as_logits(net(in_its_format(net, images)))
-    except (CourseError, torch.OutOfMemoryError):
+    except CourseError:
         raise
     except Exception as error:  # a net of your own can raise anything
+        if hardware.is_used_up(error):
+            raise
         raise cannot_process(net, images.shape, error) from error
 
 

@@ -72,7 +72,8 @@ def fit(
 
     Raises:
         CourseError: If the net cannot be trained on this data, the folder has a finished run that must not be replaced
-            or cannot be written, another process is training this net there, or the loss becomes NaN or infinite.
+            or cannot be written, another process is training this net there, the memory is used up, or the loss
+            becomes NaN or infinite.
         ValueError: If an argument has the wrong type or is out of range.
     """
     run = Run.plan(net, dataset, epochs, recipe=recipe, seed=seed, device=device, folder=folder)
@@ -92,14 +93,16 @@ def train(
     """Carry out a run that `Run.plan` planned for `net` and `dataset`; see `fit`."""
     recipe, epochs, full = run.recipe, run.epochs, dataset.train_images.shape[-1]
     _check_callbacks(on_epoch, on_batch, log)
-    hardware.keep_freed_memory()
+    if run.device.type == "cpu":
+        hardware.keep_freed_memory()
     distributed.check_last_batch(len(dataset.train_labels), recipe.batch_size)
     if distributed.rank():
         log = _silent
     for warning in check_training(net, dataset, recipe):
         log(warning)
     overwriting.check(run, overwrite)  # before the lock, which creates files
-    with run.lock():
+    advice = f"train with a smaller batch_size than {recipe.batch_size}, or shut down the kernels of other notebooks"
+    with run.lock(), hardware.enough_memory(advice):
         for line in overwriting.check(run, overwrite):  # again: another process may have just finished this run
             log(line)
         history, optimizers = _start(run, net, log)

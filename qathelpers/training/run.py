@@ -178,7 +178,7 @@ class Run:
             "processes": distributed.world_size(),
             "device": str(device),
             "hardware": hardware.describe(device),
-            "precision": "bf16" if hardware.bf16_is_fast(device) else "fp32",
+            "precision": hardware.precision(device),
             "evaluation": "fp32",
             "versions": hardware.versions(),
             "date": date.today().isoformat(),
