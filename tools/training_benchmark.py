@@ -24,6 +24,7 @@ from qathelpers.common.files import write_atomically
 from qathelpers.common.timing import alternate, medians
 from qathelpers.data import Batches, Dataset
 from qathelpers.nets import Recipe, build
+from qathelpers.nets.fused_quantizers import fused
 from qathelpers.training import make_optimizers, train_step
 
 from . import commands
@@ -184,8 +185,9 @@ def _our_steps(
     optimizers = make_optimizers(net, recipe)
 
     def turn() -> Iterator[torch.Tensor]:
-        for images, labels in itertools.islice(epoch(), steps):
-            yield train_step(net, images, labels, optimizers, recipe)
+        with fused(net):  # as in `fit`
+            for images, labels in itertools.islice(epoch(), steps):
+                yield train_step(net, images, labels, optimizers, recipe)
 
     return turn
 
