@@ -6,6 +6,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from ..common import hardware
 from ..common.errors import CourseError
 from ..data.batches import normalize
 from ..data.dataset import Dataset
@@ -86,9 +87,9 @@ def _logits(net: nn.Module, images: torch.Tensor) -> torch.Tensor:
     try:
         with torch.random.fork_rng([device] if device.type == "cuda" else []):  # dropout draws random numbers
             output = copy.deepcopy(net).train()(pair)
-    except torch.OutOfMemoryError:
-        raise
     except Exception as error:  # a net of your own can raise anything
+        if hardware.is_used_up(error):
+            raise
         raise cannot_process(net, images.shape, error) from error
     logits = as_logits(output)
     if logits.ndim != 2 or len(logits) != 2:
