@@ -4,7 +4,7 @@ PYTHON ?= python3
 TORCH ?= auto
 BIN := .venv/bin
 
-.PHONY: environment run lab test lint notebooks badges wheel bundle site bench clean
+.PHONY: environment run lab test lint notebooks badges wheel bundle site slides bench clean
 
 run: environment  ## train the three nets and compare them; EPOCHS=n, DATA=auto|cifar10|shapes, ARCH=convnet|sharpnet|lenet
 	$(BIN)/python -m qathelpers run $(if $(EPOCHS),--epochs $(EPOCHS)) $(if $(DATA),--data $(DATA)) $(if $(ARCH),--arch $(ARCH))
@@ -37,6 +37,9 @@ bundle: environment  ## make one archive for a USB stick: the course, the packag
 site: EXTRAS += site
 site: environment  ## build the website of the course into build/site/html
 	$(BIN)/python -m tools.site
+
+slides: environment  ## make a page of slides from each notebook, in build/slides
+	$(BIN)/python -m tools.slides
 
 bench: environment  ## measure how fast training is on this machine
 	$(BIN)/python -m tools.training_benchmark

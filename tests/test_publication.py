@@ -1,6 +1,10 @@
 """What others need to use, cite and change the course: its version, its citation, its issue form and its picture."""
 
+import importlib.util
+import json
+import os
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -9,7 +13,7 @@ import yaml
 from packaging.requirements import Requirement
 
 from qathelpers import results
-from tools import picture
+from tools import install, picture
 
 if sys.version_info < (3, 11):
     pytest.skip("needs tomllib", allow_module_level=True)
@@ -41,6 +45,43 @@ def test_the_issue_form_requires_the_output_of_qat_check():
     assert form["name"] and form["description"]
     (check,) = [field for field in form["body"] if field["id"] == "check"]
     assert "qat check" in check["attributes"]["label"] and check["validations"]["required"] is True
+
+
+@pytest.mark.parametrize(
+    ("schema", "files"),
+    [
+        ("github-workflows", ".github/workflows/*.yml"),
+        ("dependabot", ".github/dependabot.yml"),
+        ("github-issue-forms", ".github/ISSUE_TEMPLATE/*.yml"),
+        ("citation-file-format", "CITATION.cff"),
+    ],
+)
+def test_files_for_github_follow_their_schema(schema, files):
+    pytest.importorskip("check_jsonschema")
+    paths = sorted(map(str, ROOT.glob(files)))
+    assert paths
+    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", f"vendor.{schema}", *paths]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout
+
+
+def test_workflows_run_commands_that_exist():
+    commands = []
+    for path in (ROOT / ".github" / "workflows").glob("*.yml"):
+        jobs = yaml.safe_load(path.read_text(encoding="utf-8"))["jobs"].values()
+        commands += [step["run"] for job in jobs for step in job["steps"] if "run" in step]
+    assert ".ci/run" in commands and (ROOT / ".ci" / "run").stat().st_mode & 0o111
+    targets = re.findall(r"^([a-z]+):", read("Makefile"), re.MULTILINE)
+    assert set(re.findall(r"make ([a-z]+)", " ".join(commands))) <= set(targets)
+    modules = re.findall(r"python -m (tools\.\w+)", " ".join(commands))
+    assert modules and all(map(importlib.util.find_spec, modules))
+
+
+def test_a_codespace_sets_up_the_environment_that_its_editor_uses():
+    container = json.loads(read(".devcontainer/devcontainer.json"))
+    assert "tools/install.py --torch cpu" in container["postCreateCommand"]
+    interpreter = container["customizations"]["vscode"]["settings"]["python.defaultInterpreterPath"]
+    assert interpreter.endswith(install.python_of(Path(".venv")).as_posix()) or os.name == "nt"
 
 
 def test_the_picture_of_the_readme_shows_the_recorded_runs():

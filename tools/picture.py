@@ -3,6 +3,7 @@
 Run it as `python -m tools.picture`; `tools.record` updates the picture, too.
 """
 
+import functools
 import re
 from pathlib import Path
 
@@ -10,10 +11,9 @@ import click
 import matplotlib as mpl
 
 from qathelpers import results
-from qathelpers.analysis import costs
 from qathelpers.analysis.figure import GREY, Figure, colour, new
 from qathelpers.common.files import write_atomically
-from qathelpers.nets import build
+from qathelpers.nets import build, packing
 
 from . import commands
 
@@ -30,14 +30,14 @@ PLACES = {
 }  # in points
 
 
+@functools.cache
 def points() -> dict[str, list[tuple[str, float, float]]]:
     """Return for each net its recorded runs on CIFAR-10: (architecture, kB of the packed net, mean test accuracy)."""
     found = {}
     for arch in MARKERS:
         summary = results.summarize(results.recorded_histories(arch, seed=None))
-        sizes = costs.summary([build(name, arch) for name in summary.index])["kB"]
         for name, accuracy in summary["test"].items():
-            found.setdefault(name, []).append((arch, float(sizes[name]), float(accuracy)))
+            found.setdefault(name, []).append((arch, packing.kilobytes(build(name, arch)), float(accuracy)))
     return found
 
 
