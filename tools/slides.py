@@ -68,8 +68,8 @@ def convert(path: Path, folder: Path, libraries: Path | None = None) -> Path:
     Args:
         path: A notebook of the course.
         folder: The folder of the slides; it is created.
-        libraries: The folder node_modules with reveal.js, requirejs, jquery and mathjax; without it, the page loads them
-            from the network.
+        libraries: The folder node_modules with reveal.js, requirejs, jquery and mathjax; without it, the page loads
+            them from the network.
 
     Returns:
         The page that was written.
