@@ -9,15 +9,16 @@ from IPython.display import display
 from matplotlib import figure as mpl
 from matplotlib.axes import Axes
 
-# The palette of Okabe and Ito, whose colours colour-blind readers can tell apart (jfly.uni-koeln.de/color).
+# The palette of Okabe and Ito, whose colours colour-blind readers can tell apart (jfly.uni-koeln.de/color). Its light
+# blue and its orange are darkened, so that every colour has a contrast of at least 3 on white.
 COLOURS = {
     "PytorchNN": "#000000",
     "TernaryNN": "#0072B2",
     "BinaryNN": "#D55E00",
     "XnorNN": "#CC79A7",
     "Int2NN": "#009E73",
-    "Int4NN": "#56B4E9",
-    "Int8NN": "#E69F00",
+    "Int4NN": "#4A9AC8",
+    "Int8NN": "#BB8200",
 }
 GREY = "#777777"
 NEGATIVE, ZERO, POSITIVE = "#D55E00", "#999999", "#0072B2"  # the colours of weights below, at and above zero
