@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from qathelpers.common.errors import CourseError
-from qathelpers.data import read_picture
+from qathelpers.data import read_picture, read_with_whole
 from qathelpers.data.pictures import MAX_PIXELS, is_picture_name, is_stray
 
 RAMP = np.tile(np.linspace(0, 255, 64).astype(np.uint8), (64, 1))
@@ -388,3 +388,19 @@ def test_pictures_are_read_in_grey(mode):
     assert read_picture(content(GREY.convert(mode)), 8, channels=1).shape == (1, 8, 8)
     with pytest.raises(ValueError, match=r"channels.*2"):
         read_picture(content(GREY), channels=2)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+@pytest.mark.parametrize(("size", "whole"), [((1200, 900), (256, 192)), ((300, 600), (128, 256)), ((40, 30), (40, 30))])
+def test_the_whole_picture_comes_with_the_crop(kind, size, whole):
+    file = io.BytesIO()
+    Image.linear_gradient("L").resize(size).convert("RGB").save(file, kind)
+    square, everything = read_with_whole(file.getvalue(), 32)
+    assert torch.equal(square, read_picture(file.getvalue(), 32))
+    assert everything.dtype == torch.uint8 and everything.shape[0] == 3
+    longest = max(everything.shape[1:])
+    assert longest <= 256 and abs(everything.shape[2] / everything.shape[1] - size[0] / size[1]) < 0.03
+    if kind == "PNG":  # a JPEG is decoded at a lower resolution
+        assert tuple(everything.shape[1:]) == whole[::-1]
+    with pytest.raises(CourseError, match="not a picture"):
+        read_with_whole(b"no picture", 32)

@@ -4,7 +4,7 @@ from .batches import MEAN, STD, Batches, normalize, progressive_side, resize, st
 from .cifar10 import FINGERPRINTS, NAMES, cache_file, fingerprint, load, status, verify
 from .custom import from_folder, from_tensors
 from .dataset import Dataset
-from .pictures import read_picture
+from .pictures import read_picture, read_with_whole
 
 __all__ = [
     "FINGERPRINTS",
@@ -21,6 +21,7 @@ __all__ = [
     "normalize",
     "progressive_side",
     "read_picture",
+    "read_with_whole",
     "resize",
     "standardize",
     "status",

@@ -29,6 +29,7 @@ STRAY_NAMES = {"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx", 
 
 MAX_PIXELS = 8192 * 6144  # the photos of a 50-megapixel camera; larger ones would take more than 2 s and 400 MB
 MAX_RATIO = 10  # of the longer to the shorter side; of a longer strip, the central square shows next to nothing
+WHOLE = 256  # pixels of the longer side of a picture that is only looked at
 WHITE = (255, 255, 255, 255)
 SAVE_AS = "open it in an image viewer and save it as PNG or JPEG"
 
@@ -83,6 +84,40 @@ def read_picture(
             one side is more than 10 times as long as the other.
         ValueError: If `size` is not a whole number of at least 1, or if `channels` is neither 1 nor 3.
     """
+    with _opened(source, size, name, channels) as image:
+        return _as_tensor(image if size is None else _cropped(image, size), channels)
+
+
+def read_with_whole(
+    source: str | os.PathLike | bytes, size: int, *, name: str | None = None, channels: int = 3
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Read a picture as `read_picture` does, and also return all of it, so that the crop can be shown.
+
+    Args:
+        source: The path or the content of a file.
+        size: Height and width of the cropped picture in pixels.
+        name: What error messages call the file; by default its path.
+        channels: 3 for an RGB image, 1 for a grey one.
+
+    Returns:
+        What `read_picture` returns for `size`; and the whole picture, uint8 (channels, height, width), whose longer
+        side has at most `WHOLE` pixels.
+
+    Raises:
+        CourseError: In the cases that `read_picture` names.
+        ValueError: If `size` is not a whole number of at least 1, or if `channels` is neither 1 nor 3.
+    """
+    with _opened(source, size, name, channels) as image:
+        square = _as_tensor(_cropped(image, size), channels)
+        image.thumbnail((WHOLE, WHOLE))
+        return square, _as_tensor(image, channels)
+
+
+@contextlib.contextmanager
+def _opened(
+    source: str | os.PathLike | bytes, size: int | None, name: str | None, channels: int
+) -> Iterator[Image.Image]:
+    """Check the arguments of `read_picture` and decode the picture, in mode RGB or RGBA."""
     check_channels(channels)
     if size is not None:
         check_whole("size", size, 1)
@@ -97,7 +132,11 @@ def read_picture(
             raise CourseError(f"{name} is empty (0 bytes): copy or download it again.")
         with _refusing(name, head), Image.open(file, formats=FORMATS) as image:
             _check_shape(image, size, name)
-            return _decode(image, size, name, channels)
+            yield _decode(image, size, name)
+
+
+def _cropped(image: Image.Image, size: int) -> Image.Image:
+    return ImageOps.fit(image, (size, size), Image.Resampling.BILINEAR)
 
 
 def check_channels(channels: int) -> None:
@@ -190,7 +229,7 @@ def _too_many_pixels() -> str:
     return f"more than {MAX_PIXELS // 10**6} megapixels: save a smaller copy."
 
 
-def _decode(image: Image.Image, size: int | None, name: str, channels: int) -> torch.Tensor:
+def _decode(image: Image.Image, size: int | None, name: str) -> Image.Image:
     if size is not None and image.format in ("JPEG", "MPO"):
         # A JPEG decoder can halve the resolution up to three times, which makes large photos much faster to read.
         image.draft(None, (4 * size, 4 * size))
@@ -201,8 +240,10 @@ def _decode(image: Image.Image, size: int | None, name: str, channels: int) -> t
     if covered and tuple(covered) != (0, 0, *image.size):  # what the first picture of a GIF leaves out is transparent
         part, image = image.crop(covered), Image.new("RGBA", image.size, WHITE)
         image.paste(part, covered[:2])
-    if size is not None:
-        image = ImageOps.fit(image, (size, size), Image.Resampling.BILINEAR)
+    return image
+
+
+def _as_tensor(image: Image.Image, channels: int) -> torch.Tensor:
     if image.mode == "RGBA":
         image = Image.alpha_composite(Image.new("RGBA", image.size, WHITE), image).convert("RGB")
     return pil_to_tensor(image if channels == 3 else image.convert("L")).contiguous()
