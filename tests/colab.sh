@@ -52,4 +52,5 @@ wait $git_half || { cat "$scratch/git.log"; exit 1; }
 cat "$scratch/git.log"
 
 unset QAT_MAX_EPOCHS QAT_MAX_IMAGES OMP_NUM_THREADS
-"$scratch/wheel/bin/python" -m pytest -q tests/test_widgets.py -p no:cacheprovider "$@"
+"$scratch/wheel/bin/python" -m pytest -q tests/test_{training_panel,explorer,guesser,comparison,bit_budget}.py \
+  -p no:cacheprovider "$@"

@@ -6,7 +6,10 @@ import pytest
 import torch
 from hypothesis import settings
 
+from qathelpers import nets
 from qathelpers.data import Dataset, shapes
+
+from .own_nets import MINE, TERNARY, OwnNet
 
 settings.register_profile("course", deadline=None)  # a busy machine is not a fault
 settings.load_profile("course")
@@ -47,3 +50,11 @@ def short_course(monkeypatch):
             monkeypatch.delenv(name)
     monkeypatch.setenv("QAT_MAX_EPOCHS", "1")
     monkeypatch.setenv("QAT_MAX_IMAGES", "500")
+
+
+@pytest.fixture
+def registered(monkeypatch):
+    """Register a scheme and an architecture as a reader would."""
+    monkeypatch.setitem(nets.SCHEMES, "MyNN", MINE)
+    monkeypatch.setitem(nets.SCHEMES, "alias", nets.Scheme("Named otherwise", "W1.58A32", TERNARY, None, TERNARY))
+    monkeypatch.setitem(nets.ARCHITECTURES, "own", nets.Architecture(OwnNet))

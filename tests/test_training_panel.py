@@ -22,7 +22,7 @@ from qathelpers.widgets.panel import messages, monitor, svg
 from qathelpers.widgets.panel.settings import whole_number
 from qathelpers.widgets.panel.training import place
 
-from .test_widgets import BINARY, MINE, TERNARY, OwnNet
+from .own_nets import BINARY, MINE, TERNARY, OwnNet
 
 VARIANT = "TernaryNN" + nets.FIRST_LAST_SUFFIX
 
@@ -34,14 +34,6 @@ def new_kernel(monkeypatch):
     monkeypatch.setattr(training_panel, "LIVE", monitor.LIVE)
     monkeypatch.setattr(monitor, "EARLIER", {})
     monkeypatch.setattr(training_panel, "DOUBLE_CLICK", 0)
-
-
-@pytest.fixture
-def registered(monkeypatch):
-    """Register a scheme and an architecture as a reader would."""
-    monkeypatch.setitem(nets.SCHEMES, "MyNN", MINE)
-    monkeypatch.setitem(nets.SCHEMES, "alias", nets.Scheme("Named otherwise", "W1.58A32", TERNARY, None, TERNARY))
-    monkeypatch.setitem(nets.ARCHITECTURES, "own", nets.Architecture(OwnNet))
 
 
 @pytest.fixture
@@ -583,3 +575,24 @@ def test_the_panel_trains_a_readers_own_schemes_and_architectures(registered, ti
 def test_the_panel_refuses_what_it_cannot_train_in_a_sentence(registered, tiny, options, named):
     with pytest.raises((CourseError, ValueError), match=named):
         TrainingPanel(tiny, **{"name": "TernaryNN", "arch": "lenet"} | options)
+
+
+@pytest.mark.parametrize(
+    ("registry", "entry", "named"),
+    [
+        (nets.SCHEMES, TERNARY, "mine.*Scheme"),
+        (nets.SCHEMES, "TernaryNN", "mine.*Scheme"),
+        (nets.ARCHITECTURES, OwnNet, "mine.*Architecture"),
+        (nets.ARCHITECTURES, "lenet", "mine.*Architecture"),
+    ],
+)
+def test_the_panel_names_an_entry_that_is_no_scheme_or_architecture(tiny, monkeypatch, registry, entry, named):
+    monkeypatch.setitem(registry, "mine", entry)
+    with pytest.raises(CourseError, match=named):
+        TrainingPanel(tiny)
+
+
+@pytest.mark.parametrize("dataset", [None, "cifar10", torch.zeros(3)])
+def test_what_is_no_data_set_is_refused(dataset):
+    with pytest.raises(ValueError, match="dataset is a"):
+        TrainingPanel(dataset)

@@ -1,0 +1,110 @@
+"""What all widgets share: colours for both themes, a visible focus, rows that wrap, pictures that keep their shape."""
+
+import html
+
+import ipywidgets as ipw
+
+# Colours of marks and of text, for a light and a dark background. JupyterLab, Colab and VS Code name their theme in
+# an attribute or a class of the page.
+STYLE = """<style>
+.qat { --qat-good: #1b6e2c; --qat-bad: #a5300f; --qat-edge: #767676; --qat-quiet: #595959; --qat-focus: #0b57d0 }
+[data-jp-theme-light="false"] .qat, html[theme="dark"] .qat, body.vscode-dark .qat {
+  --qat-good: #6fd08c; --qat-bad: #ff9a7a; --qat-edge: #8f8f8f; --qat-quiet: #b5b5b5; --qat-focus: #8ab4f8 }
+.qat, .qat .widget-box { overflow: visible }
+.qat .widget-html-content { line-height: 1.4; overflow-wrap: anywhere }
+.qat button:focus-visible, .qat select:focus-visible, .qat input:focus-visible, .qat .noUi-handle:focus,
+.qat .ui-slider-handle:focus, .qat [tabindex]:focus-visible {
+  outline: 3px solid var(--qat-focus) !important; outline-offset: 2px }
+.qat .qat-tiles { display: flex; flex-wrap: wrap; gap: 8px }
+.qat .qat-tile { border: 1px solid var(--qat-edge); border-radius: 4px; padding: 4px 10px; min-width: 8.5em; flex: 1 }
+.qat .qat-tile b { display: block; font-size: 1.45em }
+.qat .qat-quiet { color: var(--qat-quiet) }
+.qat .qat-good { color: var(--qat-good); font-weight: bold }
+.qat .qat-bad { color: var(--qat-bad); font-weight: bold }
+.qat .qat-swatch { display: inline-block; width: 26px; height: 5px; padding: 4px 3px; background: white;
+  background-clip: border-box; vertical-align: middle }
+.qat .qat-track { display: inline-block; width: 110px; height: 12px; border: 1px solid var(--qat-edge) }
+.qat .qat-track div { height: 100%; border-right: 1px solid var(--qat-edge); box-sizing: border-box }
+.qat table { border-collapse: collapse }
+.qat td, .qat th { padding: 1px 6px 1px 0; text-align: left }
+.qat .qat-numbers td, .qat .qat-numbers th { padding: 2px 8px; text-align: right; white-space: nowrap }
+.qat .qat-numbers td:first-child, .qat .qat-numbers th:first-child { text-align: left }
+.qat .qat-hidden { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%) }
+</style>"""
+
+
+class Widget(ipw.VBox):
+    """A column of widgets in the style of the course."""
+
+    def __init__(self, children: list[ipw.Widget], **options: object):
+        """Create the column, with the style as its first child, which is not visible."""
+        super().__init__([ipw.HTML(STYLE, layout=ipw.Layout(display="none")), *children], **options)
+        self.add_class("qat")
+
+
+def row(*children: ipw.Widget, gap: str = "6px 14px", align: str = "center") -> ipw.HBox:
+    """Return a row that continues on the next line where the window is narrow."""
+    layout = ipw.Layout(flex_flow="row wrap", align_items=align, grid_gap=gap, overflow="visible")
+    return ipw.HBox(list(children), layout=layout)
+
+
+def picture(width: int, narrowest: int = 250) -> ipw.Image:
+    """Return a picture that is `width` pixels wide, or less in a narrow window, and keeps its proportions."""
+    layout = ipw.Layout(
+        width="100%", max_width=f"{width}px", min_width=f"{narrowest}px", height="auto", flex=f"1 1 {narrowest}px",
+        object_fit="contain", margin="0px",
+    )  # fmt: skip
+    return ipw.Image(value=b"", format="png", layout=layout)
+
+
+def wide(control: ipw.Widget, width: int = 300) -> ipw.Widget:
+    """Give a slider or a choice room for its label and its track; return it."""
+    control.layout = ipw.Layout(width="100%", max_width=f"{width}px", min_width="240px", flex=f"1 1 {width}px")
+    control.style.description_width = "6.5em"
+    return control
+
+
+def button(text: str, tooltip: str = "", *, primary: bool = False) -> ipw.Button:
+    """Return a button that is as wide as its text."""
+    layout = ipw.Layout(width="auto", min_width="3em", flex="0 0 auto")
+    return ipw.Button(
+        description=text, tooltip=tooltip or text, button_style="primary" if primary else "", layout=layout
+    )
+
+
+def tick(text: str, value: bool = True) -> ipw.Checkbox:
+    """Return a box to tick that is as wide as its text."""
+    return ipw.Checkbox(value=value, description=text, indent=False, layout=ipw.Layout(width="auto", flex="0 0 auto"))
+
+
+def announced(text: str, kind: str = "") -> str:
+    """Return a text as HTML that screen readers read out when it changes; `kind` is "", "good", "bad" or "quiet"."""
+    return f'<div role="status" class="{f"qat-{kind}" if kind else ""}">{html.escape(text)}</div>'
+
+
+def unseen(text: str) -> str:
+    """Return a text as HTML that only screen readers read: what a picture shows."""
+    return f'<div class="qat-hidden" role="img" aria-label="{html.escape(text)}"></div>'
+
+
+def readable(colour: str, contrast: float = 4.5) -> str:
+    """Return a colour, darkened until text in it has this contrast on white, such as "#8a3d00".
+
+    Args:
+        colour: As "#rrggbb".
+        contrast: The contrast ratio of the Web Content Accessibility Guidelines, 1 to 21.
+    """
+    red, green, blue = (int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5))
+    while 1.05 / (luminance(red, green, blue) + 0.05) < contrast:
+        red, green, blue = 0.95 * red, 0.95 * green, 0.95 * blue
+    return "#" + "".join(f"{round(255 * value):02x}" for value in (red, green, blue))
+
+
+def luminance(red: float, green: float, blue: float) -> float:
+    """Return the relative luminance, 0 to 1, of a colour whose parts are from 0 to 1.
+
+    Reference:
+        Web Content Accessibility Guidelines 2.2, definition of relative luminance.
+    """
+    parts = [value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4 for value in (red, green, blue)]
+    return 0.2126 * parts[0] + 0.7152 * parts[1] + 0.0722 * parts[2]
