@@ -237,3 +237,29 @@ def test_costs_are_counted_for_the_images_that_the_net_was_built_for(name):
     assert stem["MACs"] == 10 * 4 * 4 * 14 * 14
     table = costs.summary([grey, colour, nets.build(name, "lenet")])
     assert table["million MACs"].is_monotonic_increasing and table["million MACs"].is_unique
+
+
+@pytest.mark.parametrize(("name", "bits"), [("PytorchNN", 32), ("Int4NN", 4), ("XnorNN", 1)])
+@pytest.mark.parametrize("arch", ["convnet", "sharpnet"])
+def test_the_working_memory_is_the_largest_input_and_output_of_a_layer(name, bits, arch):
+    net = nets.build(name, arch)
+    pairs = []
+    layers = [layer for layer in net.modules() if isinstance(layer, torch.nn.Conv2d | torch.nn.Linear)]
+    hooks = [
+        layer.register_forward_hook(lambda _, i, o: pairs.append((i[0].numel(), getattr(o, "value", o).numel())))
+        for layer in layers
+    ]
+    net.eval()(torch.zeros(1, 3, 32, 32))
+    for hook in hooks:
+        hook.remove()
+    expected = max(inputs + outputs for inputs, outputs in pairs) * bits / 8 / 1000
+    assert costs.feature_map_kilobytes(net) == pytest.approx(expected)
+
+
+def test_outputs_are_stored_with_the_bits_of_the_layer_that_reads_them():
+    net = torch.nn.Sequential(torch.nn.Linear(100, 200, bias=False), torch.nn.Linear(200, 50, bias=False))
+    floats = torch.nn.Sequential(torch.nn.Flatten(), *net)  # the image has 8 bits per value, all others 32
+    assert costs.feature_map_kilobytes(floats, (1, 10, 10)) == (200 + 50) * 4 / 1000
+    assert costs.working_memory([]) == 0
+    calls = [costs.Call(100, 50, 8), costs.Call(50, 10, 4)]
+    assert costs.working_memory(calls) == max(100 * 8 + 50 * 4, 50 * 4 + 10 * 32) / 8000

@@ -1,8 +1,9 @@
 """What a net costs: bytes for its weights, multiply-accumulate operations (MACs) and bit operations (BOPs)."""
 
 import warnings as python_warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import pandas as pd
 import torch
@@ -71,6 +72,81 @@ def layers(net: nn.Module, image: tuple[int, ...] | None = None) -> pd.DataFrame
     Reference:
         C. Baskin et al., UNIQ (arXiv 1804.10969), for the BOPs.
     """
+    return count(net, image, stacklevel=3).layers
+
+
+def feature_map_kilobytes(net: nn.Module, image: tuple[int, ...] | None = None) -> float:
+    """Return the working memory in kB (1000 bytes) for one image: the largest input and output of a layer together.
+
+    While a layer is computed, its input and its output are in memory at the same time. Inputs have the bits that
+    `layers` calls `A`; outputs are stored as the next layer reads them, and those of the last layer as floats. This
+    assumes that BatchNorm and activation are applied to each output before it is stored. Not counted are the fixed
+    stem, whose output is the input of the next layer, and values that wait for a skip connection.
+
+    Args:
+        net: Any net of convolutions and linear layers.
+        image: The shape of one image (channels, height, width); by default what the net was built for.
+
+    Raises:
+        CourseError: If the net does not accept images of this shape.
+    """
+    return working_memory(count(net, image).calls)
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of a layer: the number of its input values and of its output values, and the bits per input value."""
+
+    inputs: int
+    outputs: int
+    bits: int
+
+
+@dataclass(frozen=True)
+class Count:
+    """What a net costs for one image: the table of `layers`, and the calls of convolutions and linear layers."""
+
+    layers: pd.DataFrame
+    calls: tuple[Call, ...]
+
+
+def working_memory(calls: Sequence[Call]) -> float:
+    """Return what `feature_map_kilobytes` returns for a net that makes these calls, in this order."""
+    read = [*(call.bits for call in calls[1:]), FLOAT_BITS]
+    pairs = [call.inputs * call.bits + call.outputs * later for call, later in zip(calls, read, strict=False)]
+    return max(pairs, default=0) / 8 / 1000
+
+
+@torch.no_grad()
+def count(net: nn.Module, image: tuple[int, ...] | None = None, *, stacklevel: int = 2) -> Count:
+    """Return what `layers` returns, and the calls for `working_memory`, from one forward pass.
+
+    Args:
+        net: Any net, or a part of one.
+        image: The shape of one input (channels, height, width); by default what the net was built for.
+        stacklevel: Whose line a warning names, as in `warnings.warn`.
+
+    Raises:
+        CourseError: If the net does not accept inputs of this shape.
+    """
+    calls: list[Call] = []
+    rows = _count(net, image, calls)
+    names = {module: name for name, module in net.named_modules()}
+    table = {names[module] or type(module).__name__: row for module, row in rows.items()}
+    table |= (missing := _not_counted(net, rows))
+    if missing:
+        python_warnings.warn(
+            f"MACs are not counted for {', '.join(missing)} of {spec_of(net).name}.", stacklevel=stacklevel
+        )
+    index = pd.Index(list(table), name="layer")
+    return Count(pd.DataFrame(list(table.values()), columns=COLUMNS, index=index), tuple(calls))
+
+
+def _count(net: nn.Module, image: tuple[int, ...] | None, calls: list[Call]) -> dict[nn.Module, dict]:
+    """Return the row of each layer that the net calls for one image, in the order of the first calls.
+
+    The calls are appended to `calls`.
+    """
     check_net(net)
     image = spec_of(net).image if image is None else image
     check_shape("image", image)
@@ -87,6 +163,8 @@ def layers(net: nn.Module, image: tuple[int, ...] | None = None) -> pd.DataFrame
         row, macs = rows[module], _macs(module, _value(inputs[0]), _value(output))
         row["MACs"] += macs
         row["BOPs"] += round(macs * row["W"] * row["now"])
+        if not isinstance(module, DCTStem):
+            calls.append(Call(_value(inputs[0]).numel(), _value(output).numel(), row["now"]))
 
     def after_quantizer(module: nn.Module, _: tuple, output: torch.Tensor) -> None:
         bits = _enabled_bits(module, "act_quant") or _enabled_bits(module, "output_quant")
@@ -95,7 +173,8 @@ def layers(net: nn.Module, image: tuple[int, ...] | None = None) -> pd.DataFrame
 
     hooks = [m.register_forward_pre_hook(before_layer) for m in names if isinstance(m, COUNTED)]
     hooks += [m.register_forward_hook(after_layer) for m in names if isinstance(m, COUNTED)]
-    hooks += [m.register_forward_hook(after_quantizer) for m in names]
+    quantizing = [m for m in names if hasattr(m, "act_quant") or hasattr(m, "output_quant")]
+    hooks += [m.register_forward_hook(after_quantizer) for m in quantizing]
     parameter = next(net.parameters(), torch.zeros(1))
     images = torch.zeros(1, *image, device=parameter.device, dtype=parameter.dtype)
     images.bits = IMAGE_BITS
@@ -112,11 +191,7 @@ def layers(net: nn.Module, image: tuple[int, ...] | None = None) -> pd.DataFrame
     finally:
         for hook in hooks:
             hook.remove()
-    table = {names[module] or type(module).__name__: row for module, row in rows.items()}
-    table |= (missing := _not_counted(net, rows))
-    if missing:
-        python_warnings.warn(f"MACs are not counted for {', '.join(missing)} of {spec_of(net).name}.", stacklevel=2)
-    return pd.DataFrame(list(table.values()), columns=COLUMNS, index=pd.Index(list(table), name="layer"))
+    return rows
 
 
 def summary(nets: list[nn.Module], image: tuple[int, ...] | None = None) -> pd.DataFrame:
@@ -198,9 +273,10 @@ def _row(module: nn.Module) -> dict:
     row = {"weights": module.weight.numel(), "W": bits or FLOAT_BITS}
     if bits is None:
         return row | {"bytes": module.weight.nbytes}
-    if (levels := packing.levels(module)) is not None:
+    levels, size = packing.levels_and_bytes(module)
+    if levels is not None:
         row["W"] = {2: 1, 3: 1.58}.get(levels, float(bits))
-    return row | {"bytes": packing.weight_bytes(module)}
+    return row | {"bytes": size}
 
 
 def _macs(module: nn.Module, inputs: torch.Tensor, output: torch.Tensor) -> int:

@@ -1,6 +1,7 @@
 """ConvNet, a small residual net that trains fast on a CPU."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from numbers import Integral
 
 import torch
@@ -47,6 +48,21 @@ class Block(nn.Module):
         return x + self.refine(x)
 
 
+def head(scheme: Scheme, inputs: int, classes: int) -> nn.Sequential:
+    """Return the end of a `ConvNet`: the largest value of each channel, and a linear layer."""
+    return nn.Sequential(
+        nn.AdaptiveMaxPool2d(1),
+        nn.Flatten(),
+        scheme.act(),
+        scheme.linear(inputs, classes, first_or_last=True),
+        nn.BatchNorm1d(classes),
+    )
+
+
+def _with(scheme: Scheme, weight: type | None) -> Scheme:
+    return scheme if weight is scheme.weight else replace(scheme, weight=weight)
+
+
 class ConvNet(nn.Module):
     """A fixed stem, three residual blocks and a linear layer: by default 0.50 M weights and 14 M MACs per image.
 
@@ -56,6 +72,7 @@ class ConvNet(nn.Module):
     Args:
         scheme: How weights and activations are quantized.
         widths: Number of channels of each block.
+        block_weights: The weight quantizer of each block, None for floats; by default all have that of the scheme.
         patch: Size of the stem's patches in pixels, 2 or 4 (see `DCTStem`).
         stride: Stride of the stem in pixels.
         pools: Factor by which each block shrinks height and width.
@@ -76,6 +93,7 @@ class ConvNet(nn.Module):
         pools: Sequence[int] = (2, 2, 1),
         classes: int = 10,
         channels: int = 3,
+        block_weights: Sequence[type | None] | None = None,
     ) -> None:
         super().__init__()
         for name, values in (("widths", widths), ("pools", pools), ("stride", (stride,))):
@@ -86,16 +104,14 @@ class ConvNet(nn.Module):
             )
         if patch not in WAVES:
             raise CourseError(f"patch is {patch!r}: choose {' or '.join(map(str, WAVES))}, the sizes of the stem.")
+        schemes = [scheme] * len(widths) if block_weights is None else [_with(scheme, w) for w in block_weights]
+        if len(schemes) != len(widths):
+            raise CourseError(f"block_weights has {len(schemes)} quantizers for {len(widths)} blocks: give each one.")
         self.stem = scheme.stem(patch, stride, channels)
         inputs = (self.stem[0].channels, *widths[:-1])
-        self.blocks = nn.Sequential(*(Block(scheme, *sizes) for sizes in zip(inputs, widths, pools, strict=True)))
-        self.head = nn.Sequential(
-            nn.AdaptiveMaxPool2d(1),
-            nn.Flatten(),
-            scheme.act(),
-            scheme.linear(widths[-1], classes, first_or_last=True),
-            nn.BatchNorm1d(classes),
-        )
+        sizes = zip(schemes, inputs, widths, pools, strict=True)
+        self.blocks = nn.Sequential(*(Block(*size) for size in sizes))
+        self.head = head(scheme, widths[-1], classes)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Return logits (n, classes) for normalized images (n, channels, h, w)."""

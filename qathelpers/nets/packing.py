@@ -131,11 +131,17 @@ def weight_bytes(layer: nn.Module) -> int:
 
     Weights that cannot be packed (see `levels`) count as the bits of their quantizer.
     """
+    return levels_and_bytes(layer)[1]
+
+
+@torch.no_grad()
+def levels_and_bytes(layer: nn.Module) -> tuple[int | None, int]:
+    """Return what `levels` and `weight_bytes` return for a quantized layer, in the time of one of them."""
     weights.check_layer(layer)
-    count = layer.weight.numel()
-    if (number := levels(layer)) is not None:
-        return -(-count // per_byte(number)) + _threshold(layer).nbytes
-    return -(-count * quantizers.bits_per_value(layer.weight_quant) // 8) + weights.scale(layer).nbytes
+    count, number = layer.weight.numel(), levels(layer)
+    if number is not None:
+        return number, -(-count // per_byte(number)) + _threshold(layer).nbytes
+    return None, -(-count * quantizers.bits_per_value(layer.weight_quant) // 8) + weights.scale(layer).nbytes
 
 
 def kilobytes(net: nn.Module) -> float:
