@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import ipywidgets as ipw
 
-from ..analysis.figure import colour
+from ..analysis.figure import Figure, colour
 from ..analysis.plots.curves import title
 from ..common.errors import CourseError
 from ..results.recorded import recorded_histories
@@ -14,6 +14,8 @@ from ..results.runs import problem_with
 from ..results.tables import table
 from ..training.history import History, check_one_data_set
 from .comparison_plots import DASHES, CurvesPlot, SizesPlot, alt, repeats
+from .preview import WithPreview
+from .still import still
 from .style import Widget, announced, button, picture, row, tick, unseen
 
 COLUMNS = ["bits", "kB", "train", "test", "validation", "epochs", "seed"]
@@ -22,7 +24,7 @@ FIRST_COLUMN, OTHER_COLUMN = 12, 6.5  # widths in em
 CSS_STYLES = {"-": "solid", "--": "dashed", ":": "dotted", "-.": "double"}
 
 
-class Comparison(Widget):
+class Comparison(WithPreview, Widget):
     """Tick runs to compare their training curves, their accuracy against their size, and a table of results.
 
     `ticked` has the runs that are shown, for use in the next cell.
@@ -64,6 +66,14 @@ class Comparison(Widget):
     def ticked(self) -> list[History]:
         """The runs that are shown."""
         return [history for history, box in zip(self.histories, self.boxes, strict=True) if box.value]
+
+    def preview(self) -> Figure:
+        """Return a still picture of the widget."""
+        shown = self.ticked
+        if not shown:
+            return still("Comparison", ["Tick at least one run."], "No run is ticked.")
+        lines = [f"Ticked: {', '.join(map(_title, shown))}"]
+        return still("Comparison", lines, alt(shown), [self.curves.value, self.sizes.value])
 
     def _make_plots(self) -> tuple[CurvesPlot, SizesPlot] | None:
         if not self.histories:

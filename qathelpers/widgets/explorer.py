@@ -6,19 +6,28 @@ import ipywidgets as ipw
 import torch
 from torch import nn
 
+from ..analysis.figure import Figure
 from ..common.errors import CourseError
 from ..nets import weights
 from ..nets.architectures import spec_of
 from ..results.recorded import recorded_net
 from .explorer_plots import ErrorPlot, QuantizerPlot
+from .preview import WithPreview
 from .setting import PRESETS, Setting, relative_error
-from .style import Widget, announced, button, picture, row, tick, unseen, wide
+from .still import still
+from .style import Widget, announced, button, picture, row, tick, tiles, unseen, wide
 
 FACTORS = (0.1, 4.0, 0.05)  # the smallest and the largest factor of the scale, and the step between them
 SAMPLE = 8192  # weights; the curve of the error against the scale is computed from so many of them
+TILES = {  # the title of each number, its key in `summary`, and its format
+    "levels in use": ("levels", "{:.0f}"),
+    "relative squared error": ("relative squared error", "{:.2%}"),
+    "zeros": ("zeros", "{:.1%}"),
+    "gradient passes": ("gradient passes", "{:.1%}"),
+}
 
 
-class QuantizerExplorer(Widget):
+class QuantizerExplorer(WithPreview, Widget):
     """Choose a layer and a quantizer; see its staircase, which level each weight goes to, and the error of the scale.
 
     `setting` has the current settings and `summary` (a dict of numbers) their effect, for use in the next cell.
@@ -79,6 +88,14 @@ class QuantizerExplorer(Widget):
             self.narrow.value,
             self.per_channel.value,
         )
+
+    def preview(self) -> Figure:
+        """Return a still picture of the widget."""
+        setting = self.setting
+        chosen = f"{self.layer.value}: {setting.bits} bits, scale {setting.factor:g} times the {setting.base} magnitude"
+        numbers = ", ".join(f"{title} {form.format(self.summary[key])}" for title, (key, form) in TILES.items())
+        alt = _alt(self.summary, self.layer.value, min(self._curve[2]))
+        return still("Quantizer explorer", [chosen, numbers], alt, [self.picture.value, self.valley.value])
 
     @property
     def _controls(self) -> tuple[ipw.Widget, ...]:
@@ -166,23 +183,14 @@ def _summary(
 
 
 def _tiles(summary: dict[str, float], before: dict[str, float]) -> str:
-    tiles = {
-        "levels in use": ("levels", "{:.0f}"),
-        "relative squared error": ("relative squared error", "{:.2%}"),
-        "zeros": ("zeros", "{:.1%}"),
-        "gradient passes": ("gradient passes", "{:.1%}"),
-    }
-    boxes = [
-        f'<div class="qat-tile">{title}<b>{form.format(summary[key])}</b>'
-        f'<span class="qat-quiet">{_change(form, summary[key], before.get(key))}</span></div>'
-        for title, (key, form) in tiles.items()
-    ]
-    return f'<div class="qat-tiles">{"".join(boxes)}</div>'
+    numbers = {title: form.format(summary[key]) for title, (key, form) in TILES.items()}
+    notes = {title: _change(form, summary[key], before.get(key)) for title, (key, form) in TILES.items()}
+    return tiles(numbers, notes)
 
 
 def _change(form: str, now: float, before: float | None) -> str:
     if before is None:
-        return "&nbsp;"
+        return "\N{NO-BREAK SPACE}"
     if form.format(now) == form.format(before):
         return "as before"
     return f"{'▲' if now > before else '▼'} from {form.format(before)}"

@@ -4,6 +4,7 @@ import ipywidgets as ipw
 import torch
 from torch import nn
 
+from ..analysis.figure import Figure
 from ..common.errors import CourseError
 from ..data.dataset import TITLES, Dataset
 from ..data.pictures import read_with_whole
@@ -11,6 +12,8 @@ from ..nets.architectures import spec_of
 from ..results.recorded import recorded_net
 from ..training.evaluation import predict
 from .answers import SIDE, column, enlarged, framed
+from .preview import WithPreview
+from .still import still
 from .style import Widget, announced, button, row, wide
 
 SHOWN = 3  # classes shown per net, besides the true one
@@ -20,7 +23,7 @@ ALL_WRONG, WRONG = "all nets are wrong", "the net is wrong"
 ANY_CLASS = "any class"
 
 
-class PictureGuesser(Widget):
+class PictureGuesser(WithPreview, Widget):
     """Pick a test image or upload a photo; see which classes each net predicts, and with which probability.
 
     Choose which test images the arrows step through: those on which the nets disagree, on which only one net is right,
@@ -67,6 +70,17 @@ class PictureGuesser(Widget):
             self.show.value = DISAGREE  # this goes to the first of these images
         else:
             self._show_test_image()
+
+    def preview(self) -> Figure:
+        """Return a still picture of the widget, without the photograph: the data set does not say who owns it."""
+        index = self.index.value
+        truth = self.dataset.classes[self.dataset.test_labels[index]]
+        lines = [f"Test image {index}: {truth}. (The image itself appears when the cell runs.)"]
+        for name, classes in self.predictions.items():
+            verdict = "right" if classes[0] == truth else "wrong"
+            lines.append(f"{name}: {', '.join(classes)} ({verdict})")
+        lines.append(", ".join(label for label, _ in self.show.options))
+        return still("Picture guesser", lines, "A test image beside the likeliest classes of each net.")
 
     def _make_controls(self, last: int) -> None:
         self.show = wide(ipw.Dropdown(description="show"), 360)

@@ -25,6 +25,12 @@ STYLE = """<style>
   background-clip: border-box; vertical-align: middle }
 .qat .qat-track { display: inline-block; width: 110px; height: 12px; border: 1px solid var(--qat-edge) }
 .qat .qat-track div { height: 100%; border-right: 1px solid var(--qat-edge); box-sizing: border-box }
+.qat .qat-meter { position: relative; padding-top: 1.5em; margin-bottom: 6px }
+.qat .qat-meter > :first-child { position: absolute; top: 0 }
+.qat .qat-parts { display: flex; height: 24px; border: 1px solid var(--qat-edge) }
+.qat .qat-line { position: absolute; top: 1.2em; bottom: -4px; border-left: 3px solid currentColor }
+.qat .qat-key { white-space: nowrap; margin-right: 1.2em; display: inline-block }
+.qat .qat-key span { display: inline-block; width: 0.8em; height: 0.8em; border: 1px solid currentColor }
 .qat table { border-collapse: collapse }
 .qat td, .qat th { padding: 1px 6px 1px 0; text-align: left }
 .qat .qat-numbers td, .qat .qat-numbers th { padding: 2px 8px; text-align: right; white-space: nowrap }
@@ -75,6 +81,22 @@ def button(text: str, tooltip: str = "", *, primary: bool = False) -> ipw.Button
 def tick(text: str, value: bool = True) -> ipw.Checkbox:
     """Return a box to tick that is as wide as its text."""
     return ipw.Checkbox(value=value, description=text, indent=False, layout=ipw.Layout(width="auto", flex="0 0 auto"))
+
+
+def tiles(numbers: dict[str, str], notes: dict[str, str] | None = None) -> str:
+    """Return boxes with a number each, as HTML.
+
+    Args:
+        numbers: The text of each number, by its title.
+        notes: What stands below some of the numbers, by title.
+    """
+    boxes = "".join(
+        f'<div class="qat-tile">{html.escape(title)}<b>{html.escape(number)}</b>'
+        + (f'<span class="qat-quiet">{html.escape(notes[title])}</span>' if notes and title in notes else "")
+        + "</div>"
+        for title, number in numbers.items()
+    )
+    return f'<div class="qat-tiles">{boxes}</div>'
 
 
 def announced(text: str, kind: str = "") -> str:
