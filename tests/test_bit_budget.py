@@ -106,7 +106,7 @@ def test_a_net_beyond_the_budget_is_refused_in_words(budget):
 
 
 def test_a_name_that_is_taken_by_something_else_is_refused(budget, monkeypatch):
-    monkeypatch.setitem(nets.ARCHITECTURES, budget.arch, nets.ARCHITECTURES["lenet"])
+    monkeypatch.setitem(nets.ARCHITECTURES, budget.choice.arch, nets.ARCHITECTURES["lenet"])
     budget.train.click()
     assert is_bad(budget.status) and "budget 32-56-80" in budget.status.value and budget.panel is None
 
@@ -148,8 +148,14 @@ def test_the_sliders_leave_the_random_numbers_of_the_reader_alone(budget):
     assert torch.equal(torch.rand(4), expected)
 
 
+def test_the_names_can_be_used_in_the_next_cell_before_anything_is_trained(budget):
+    net = nets.build(budget.scheme, budget.arch)
+    assert packing.kilobytes(net) == pytest.approx(budget.costs.kilobytes)
+    assert budget.name in nets.SCHEMES
+
+
 def test_the_still_picture_says_what_is_chosen(budget):
     figure = budget.preview()
-    assert budget.name in figure.alt and f"{budget.costs.kilobytes:.1f} kB" in figure.alt
+    assert budget.choice.name in figure.alt and f"{budget.costs.kilobytes:.1f} kB" in figure.alt
     with Image.open(io.BytesIO(figure.png())) as image:
         assert image.width > 700

@@ -23,7 +23,8 @@ class BitBudget(WithPreview, Widget):
     """Choose the width and the bits of each block of a `ConvNet`; see what the net costs, and whether it fits a budget.
 
     `choice` has what is chosen and `costs` what it costs. `name` and `arch` are the names of its scheme and its
-    architecture, which Train adds to `SCHEMES` and `ARCHITECTURES`. The training panel that Train opens is `panel`.
+    architecture for the next cell: they are added to `SCHEMES` and `ARCHITECTURES` as soon as they are asked for. The
+    training panel that Train opens is `panel`.
 
     Args:
         dataset: The data set to train on.
@@ -72,12 +73,14 @@ class BitBudget(WithPreview, Widget):
 
     @property
     def name(self) -> str:
-        """The name of the scheme."""
+        """The name of the scheme, which is registered under it."""
+        self.choice.register()
         return self.choice.name
 
     @property
     def arch(self) -> str:
-        """The name of the architecture."""
+        """The name of the architecture, which is registered under it."""
+        self.choice.register()
         return self.choice.arch
 
     @property
@@ -88,7 +91,7 @@ class BitBudget(WithPreview, Widget):
     def preview(self) -> Figure:
         """Return a still picture of the widget."""
         numbers = [f"{title}: {number}" for title, number in _numbers(self.costs).items()]
-        lines = [f"{self.arch}, {self.name}", self._verdict(), ", ".join(numbers)]
+        lines = [f"{self.choice.arch}, {self.choice.name}", self._verdict(), ", ".join(numbers)]
         alt = "Sliders for the width and the bits of each block, and the packed size of each part beside the budget."
         return still("Bit budget", lines, alt, [self._bar()])
 
@@ -143,7 +146,6 @@ class BitBudget(WithPreview, Widget):
                 raise CourseError(f"{self._verdict()} Choose fewer bits or narrower blocks, then train.")
             if self.panel is not None and self.panel.running:
                 raise CourseError("A net is still being trained below: stop it, or wait until it is done.")
-            self.choice.register()
             self.panel = TrainingPanel(self.dataset, name=self.name, arch=self.arch)
         except CourseError as error:
             self.status.value = announced(str(error), "bad")
