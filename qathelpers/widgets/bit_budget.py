@@ -115,7 +115,7 @@ class BitBudget(WithPreview, Widget):
             )
             for number, width in enumerate(choice.widths, start=1)
         ]
-        titles = ("bits 1", "bits 2", "bits 3", "bits, last layer")
+        titles = ("bits 1", "bits 2", "bits 3", "last layer")
         self.bits = [
             wide(ipw.SelectionSlider(options=list(WEIGHTS), value=bits, description=title), 340)
             for title, bits in zip(titles, choice.bits, strict=True)

@@ -20,7 +20,7 @@ from .style import Widget, announced, button, picture, row, tick, unseen
 
 COLUMNS = ["bits", "kB", "train", "test", "validation", "epochs", "seed"]
 AT_FIRST = 3  # runs that are ticked when the widget appears
-FIRST_COLUMN, OTHER_COLUMN = 12, 6.5  # widths in em
+FIRST_COLUMN, OTHER_COLUMN = 150, 84  # widths in pixels
 CSS_STYLES = {"-": "solid", "--": "dashed", ":": "dotted", "-.": "double"}
 
 
@@ -57,7 +57,11 @@ class Comparison(WithPreview, Widget):
         self._observe()
         legend = row(*map(_entry, self.boxes, self.histories, repeats(self.histories)), gap="0px 18px")
         self.body = ipw.VBox(
-            [row(self.curves, self.sizes, align="flex-start"), self.train, self._heads_row(), self.table]
+            [
+                row(self.curves, self.sizes, align="flex-start"),
+                self.train,
+                ipw.VBox([self._heads_row(), self.table], layout=ipw.Layout(overflow="auto")),
+            ]
         )
         super().__init__([row(*self.choices.values()), legend, self.status, self.body, self._unseen])
         self._update()
@@ -91,7 +95,8 @@ class Comparison(WithPreview, Widget):
 
     def _heads_row(self) -> ipw.HBox:
         for number, head in enumerate(self.heads.values()):
-            head.layout.width, head.layout.margin = f"{OTHER_COLUMN if number else FIRST_COLUMN}em", "0px"
+            width = f"{OTHER_COLUMN if number else FIRST_COLUMN}px"
+            head.layout = ipw.Layout(width=width, margin="0px", flex="0 0 auto")
         return ipw.HBox(list(self.heads.values()), layout=ipw.Layout(overflow="visible"))
 
     def _choose(self, name: str) -> None:
@@ -164,7 +169,7 @@ def _as_html(shown, columns: list[str], sorted_by: str | None, descending: bool)
     """Return the rows as a table whose head only screen readers see: the buttons above it are the visible one."""
     order = "descending" if descending else "ascending"
     heads = "".join(
-        f'<th scope="col" style="width: {OTHER_COLUMN if number else FIRST_COLUMN}em"'
+        f'<th scope="col" style="width: {OTHER_COLUMN if number else FIRST_COLUMN}px"'
         f"{f' aria-sort={order!r}' if name == sorted_by else ''}>"
         f'<span class="qat-hidden">{name}</span></th>'
         for number, name in enumerate(("net", *columns))

@@ -34,6 +34,7 @@ STYLE = """<style>
 .qat table { border-collapse: collapse }
 .qat td, .qat th { padding: 1px 6px 1px 0; text-align: left }
 .qat .qat-numbers td, .qat .qat-numbers th { padding: 2px 8px; text-align: right; white-space: nowrap }
+.qat .qat-numbers td, .qat .qat-numbers th { box-sizing: border-box; overflow: hidden; text-overflow: ellipsis }
 .qat .qat-numbers td:first-child, .qat .qat-numbers th:first-child { text-align: left }
 .qat .qat-hidden { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%) }
 </style>"""
