@@ -241,6 +241,7 @@ def integers(layer: nn.Module) -> torch.Tensor:
 @torch.no_grad()
 def _levels(layer: nn.Module) -> torch.Tensor:
     """Return the weights in units of their scale, without the rounding errors of scaling and dividing."""
+    check_layer(layer)
     weight = layer.quant_weight()
     levels = (weight.value + 0.0).float().cpu() / weight.scale.float().cpu()
     if ((levels - levels.round()).abs() <= INTEGER_TOLERANCE * levels.abs().clamp(min=1000)).all():

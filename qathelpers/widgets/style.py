@@ -58,7 +58,7 @@ def row(*children: ipw.Widget, gap: str = "6px 14px", align: str = "center") -> 
 def picture(width: int, narrowest: int = 250) -> ipw.Image:
     """Return a picture that is `width` pixels wide, or less in a narrow window, and keeps its proportions."""
     layout = ipw.Layout(
-        width="100%", max_width=f"{width}px", min_width=f"{narrowest}px", height="auto", flex=f"1 1 {narrowest}px",
+        width="100%", max_width=f"{width}px", min_width="200px", height="auto", flex=f"1 1 {narrowest}px",
         object_fit="contain", margin="0px",
     )  # fmt: skip
     return ipw.Image(value=b"", format="png", layout=layout)
@@ -66,8 +66,8 @@ def picture(width: int, narrowest: int = 250) -> ipw.Image:
 
 def wide(control: ipw.Widget, width: int = 300) -> ipw.Widget:
     """Give a slider or a choice room for its label and its track; return it."""
-    control.layout = ipw.Layout(width="100%", max_width=f"{width}px", min_width="240px", flex=f"1 1 {width}px")
-    control.style.description_width = "6.5em"
+    control.layout = ipw.Layout(width="100%", max_width=f"{width}px", min_width="220px", flex=f"1 1 {width}px")
+    control.style.description_width = "5.3em"
     return control
 
 
