@@ -437,6 +437,22 @@ def test_the_panel_offers_every_architecture_and_no_variants_of_schemes(panel):
     assert not any(name.endswith(nets.FIRST_LAST_SUFFIX) for name in panel.name.options)
 
 
+@pytest.mark.parametrize("make", [lambda: OwnNet(nets.SCHEMES["BinaryNN"]), lambda: nets.build("XnorNN", "lenet", 3)])
+def test_a_net_of_the_readers_own_is_trained_as_a_copy(tiny, make):
+    net = make()
+    few, before = tiny.take(128, 32), {key: value.clone() for key, value in net.state_dict().items()}
+    panel = TrainingPanel(few, net, epochs=2)
+    stop_after_an_epoch(panel)
+    panel.primary.click()
+    assert panel.wait(60) and not is_error(panel.status) and len(panel.history) == 2
+    assert type(panel.net) is type(net) and panel.history.name == nets.spec_of(net).name and panel.arch.disabled
+    assert all(torch.equal(value, net.state_dict()[key]) for key, value in before.items())
+    history = training.fit(weights.initialize_scales(net), few, 2, recipe=nets.Recipe(**panel.history.config["recipe"]))
+    assert history["train_loss"].tolist() == panel.history["train_loss"].tolist()
+    panel.name.value = "BinaryNN"
+    assert not panel.arch.disabled
+
+
 def test_the_output_of_a_cell_holds_a_still_picture(panel, tmp_path):
     data, metadata = panel._repr_mimebundle_()
     assert data[preview.VIEW]["model_id"] == panel.model_id

@@ -39,7 +39,8 @@ class TrainingPanel(WithPreview, ipw.VBox):
 
     Args:
         dataset: The data set to train on.
-        name: The net that is selected at first: the name of a scheme, or a `Scheme` of your own.
+        name: The net that is selected at first: the name of a scheme, a `Scheme` of your own, or a net of your own, of
+            which each run trains a copy.
         arch: Name of the architecture that is selected at first, such as "convnet" or "convnet-x0.5".
         epochs: Number of epochs that is entered at first.
         share: Share of the images that is selected at first, from 0.01 to 1.
@@ -52,7 +53,7 @@ class TrainingPanel(WithPreview, ipw.VBox):
     def __init__(
         self,
         dataset: Dataset,
-        name: str | nets.Scheme = "TernaryNN",
+        name: str | nets.Scheme | nn.Module = "TernaryNN",
         arch: str = "convnet",
         epochs: int = 3,
         share: float = 1.0,
@@ -120,7 +121,9 @@ class TrainingPanel(WithPreview, ipw.VBox):
     @property
     def folder(self) -> Path:
         """Where the run that the panel shows is saved; before the first run, where it will be."""
-        return panel_folder(self.dataset, self.arch.value) if self.training is None else self.training.folder
+        if self.training is not None:
+            return self.training.folder
+        return panel_folder(self.dataset, self.form.selected_arch)
 
     def wait(self, seconds: float | None = None) -> bool:
         """Wait until the training has ended, or at most `seconds`; return whether it has ended.

@@ -7,7 +7,8 @@ import torch
 from ...common import hardware
 from ...data.batches import normalize
 from ...data.dataset import Dataset
-from ...results.runs import build_for
+from ...nets import spec_of
+from ...training.evaluation import in_its_format, is_of_the_course
 from ...training.history import History
 from ...training.loop import BATCHNORM_BATCHES, train_step
 from ...training.optimizers import make_optimizers
@@ -62,16 +63,17 @@ def _measure(dataset: Dataset, settings: Settings) -> tuple[float, float]:
     """Return the seconds per training step, and in addition per image of the step."""
     device = hardware.best_device()
     with torch.random.fork_rng([device] if device.type == "cuda" else []):  # dropout draws random numbers
-        net = build_for(dataset, settings.scheme, settings.arch)
-        hardware.move(net, device)
-        optimizers = make_optimizers(net, net.spec.recipe)
+        net = settings.build(dataset)
+        hardware.move(net, device) if is_of_the_course(net) else net.to(device)
+        recipe = spec_of(net).recipe
+        optimizers = make_optimizers(net, recipe)
         net.train()
 
         def step(count: int) -> float:
-            images = normalize(dataset.train_images[:count].to(device))
+            images = in_its_format(net, normalize(dataset.train_images[:count].to(device)))
             labels = dataset.train_labels[:count].to(device)
             start = time.perf_counter()
-            train_step(net, images, labels, optimizers, net.spec.recipe)
+            train_step(net, images, labels, optimizers, recipe)
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
             return time.perf_counter() - start

@@ -1,14 +1,17 @@
 """The form of the training panel: what the next run is."""
 
+import copy
 import html
 from numbers import Real
 
 import ipywidgets as ipw
 import traitlets
+from torch import nn
 
 from ... import nets
 from ...common.errors import MAX_SEED, CourseError, check_whole
 from ...data.dataset import Dataset
+from ...nets import weights
 from .estimate import Estimates
 from .settings import Settings, duration, whole_number
 from .style import control, row, statement
@@ -39,13 +42,24 @@ class Form(ipw.VBox):
     """
 
     def __init__(
-        self, dataset: Dataset, name: str | nets.Scheme, arch: str, epochs: int, share: float, estimates: Estimates
+        self,
+        dataset: Dataset,
+        name: str | nets.Scheme | nn.Module,
+        arch: str,
+        epochs: int,
+        share: float,
+        estimates: Estimates,
     ):
         """Check the arguments and create the controls."""
         check_whole("epochs", epochs, 1, MAX_EPOCHS)
         if not isinstance(share, Real) or not 0.01 <= share <= 1:
             raise ValueError(f"share must be a number from 0.01 to 1; got {share!r}")
-        self._schemes, selected = schemes_with(name)
+        self._own = own_net(name) if isinstance(name, nn.Module) else None
+        if self._own is not None:
+            name, arch = nets.spec_of(self._own).name, next(iter(nets.ARCHITECTURES))
+            self._schemes, selected = {name: None} | schemes_with("PytorchNN")[0] | {name: None}, name
+        else:
+            self._schemes, selected = schemes_with(name)
         archs = archs_with(arch)
         self._dataset, self._estimates, self._busy = dataset, estimates, False
         self.name = control(ipw.Dropdown(options=list(self._schemes), value=selected, description="net"), 190)
@@ -71,19 +85,32 @@ class Form(ipw.VBox):
         """
         epochs = whole_number("epochs", self.epochs.value, 1, MAX_EPOCHS)
         seed = whole_number("seed", self.seed.value, 0, MAX_SEED)
-        scheme = self._schemes[self.name.value]
-        return Settings(scheme, self.arch.value, epochs, self.batch_size.value, self.share.value, seed)
+        own = self._own if self._is_own else None
+        scheme = self._schemes[self.name.value] if own is None else nets.spec_of(own).scheme
+        return Settings(scheme, self.selected_arch, epochs, self.batch_size.value, self.share.value, seed, own)
 
     def enable(self, enabled: bool) -> None:
         """Enable all controls, or disable them while a training runs."""
         for one in self.controls:
             one.disabled = not enabled
+        self.arch.disabled = not enabled or self._is_own
         if self._busy == enabled:
             self._busy = not enabled
             self.show_expected()
 
+    @property
+    def selected_arch(self) -> str:
+        """The architecture of the next run."""
+        return nets.spec_of(self._own).arch if self._is_own else self.arch.value
+
+    @property
+    def _is_own(self) -> bool:
+        """Whether the reader's own net is selected, which has its architecture already."""
+        return self._schemes[self.name.value] is None
+
     def show_expected(self) -> None:
         """Show how many images the next run has, and how long it will take."""
+        self.arch.disabled = self._busy or self._is_own
         try:
             settings = self.settings()
         except CourseError as error:
@@ -108,6 +135,12 @@ class Form(ipw.VBox):
 
     def _show(self, text: str) -> None:
         self.expected.value = f'<div class="qat-quiet">{html.escape(text)}</div>'
+
+
+def own_net(net: nn.Module) -> nn.Module:
+    """Return a copy of a reader's own net, in the state in which each run of the panel begins."""
+    weights.initialize_scales(net)  # Brevitas damages a net that is copied before it has all of its scales
+    return copy.deepcopy(net)
 
 
 def schemes_with(chosen: str | nets.Scheme) -> tuple[dict[str, nets.Scheme], str]:

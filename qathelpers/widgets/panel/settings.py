@@ -1,15 +1,30 @@
 """What the reader chooses for one run, and how typed numbers are read."""
 
+import copy
 import re
 from dataclasses import dataclass
 
+from torch import nn
+
 from ...common.errors import CourseError
+from ...data.dataset import Dataset
 from ...nets import Scheme
+from ...results.runs import build_for
 
 
 @dataclass(frozen=True)
 class Settings:
-    """The settings of one run of the panel; `share` is the share of the images, from 0.01 to 1."""
+    """The settings of one run of the panel.
+
+    Args:
+        scheme: The scheme of the net.
+        arch: The name of its architecture.
+        epochs: Number of passes over the training images.
+        batch_size: Images per step.
+        share: Share of the images, from 0.01 to 1.
+        seed: Seed of initialization and training.
+        own: A net of the reader's own, of which a copy is trained; None for a net of `scheme` and `arch`.
+    """
 
     scheme: Scheme
     arch: str
@@ -17,6 +32,13 @@ class Settings:
     batch_size: int
     share: float
     seed: int
+    own: nn.Module | None = None
+
+    def build(self, dataset: Dataset) -> nn.Module:
+        """Return a new net for `dataset`."""
+        if self.own is not None:
+            return copy.deepcopy(self.own)
+        return build_for(dataset, self.scheme, self.arch, self.seed)
 
 
 def whole_number(name: str, text: str, lowest: int, highest: int) -> int:

@@ -11,13 +11,16 @@ STYLE = """<style>
   --qat-focus: #8ab4f8; --qat-error: #ff8a80; --qat-quiet: #b5b5b5; --qat-primary: #2a6fdb }
 .qat-panel, .qat-panel .widget-box { overflow: visible }
 .qat-panel .widget-html-content { line-height: 1.4; overflow-wrap: anywhere }
-.qat-panel svg { display: block; width: 100%; height: auto; overflow: visible }
+.qat-panel .qat-chart { overflow-x: auto }
+.qat-panel .qat-chart > svg { display: block; width: 100%; min-width: 280px; height: auto }
+.qat-panel [class*="Collapse-header"] { color: var(--jp-ui-font-color0) }
 .qat-panel .qat-run { border-top: 1px solid #7a7a7a; margin-top: 8px; padding-top: 6px }
 .qat-panel .qat-title { font-size: 1.15em; font-weight: 600 }
 .qat-panel .qat-number { font-size: 1.6em; font-weight: 600; margin-right: 0.3em }
 .qat-panel .qat-quiet { color: var(--qat-quiet) }
 .qat-panel .qat-error { color: var(--qat-error); font-weight: 600 }
 .qat-panel .qat-legend { display: flex; flex-wrap: wrap; gap: 2px 16px }
+.qat-panel .qat-legend span { overflow-wrap: anywhere; min-width: 0 }
 .qat-panel .qat-legend svg { display: inline-block; width: 26px; height: 8px; margin-right: 5px }
 .qat-panel .qat-scroll { overflow-x: auto }
 .qat-panel td, .qat-panel th { padding: 1px 10px 1px 0; text-align: left }
@@ -46,13 +49,13 @@ def row(*children: ipw.Widget, gap: str = "6px 16px", align: str = "center") -> 
 
 
 def chart() -> ipw.HTML:
-    """Return the place of a chart, which is as wide as the window allows, between 260 and 520 pixels."""
-    return ipw.HTML(layout=ipw.Layout(flex="1 1 300px", min_width="260px", max_width="520px", width="auto"))
+    """Return the place of a chart, which is as wide as the window allows, at most 520 pixels."""
+    return ipw.HTML(layout=ipw.Layout(flex="1 1 300px", min_width="200px", max_width="520px", width="auto"))
 
 
 def control(widget: ipw.Widget, width: int) -> ipw.Widget:
     """Give a control a width at which its label and its value are readable; return it."""
-    widget.layout = ipw.Layout(width=f"{width}px", flex="0 0 auto")
+    widget.layout = ipw.Layout(width=f"{width}px", max_width="100%", flex="0 1 auto")
     widget.style.description_width = "initial"
     return widget
 

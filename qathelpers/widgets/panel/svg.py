@@ -26,7 +26,7 @@ COLOURS = {
 OTHER = "#7A7A7A"
 NEGATIVE, ZERO, POSITIVE = "#D55E00", "#7A7A7A", "#0072B2"
 BINS = 60
-WIDTH, LEFT, RIGHT, TOP = 400, 54, 14, 10  # of a chart, and of its margins
+WIDTH, LEFT, RIGHT, TOP = 400, 54, 22, 10  # of a chart, and of its margins
 
 
 @dataclass(frozen=True)
@@ -93,8 +93,8 @@ class Chart:
     def svg(self, alt: str) -> str:
         """Return the chart; `alt` is what a screen reader says instead."""
         return (
-            f'<svg viewBox="0 0 {WIDTH} {self.height}" role="img" aria-label="{html.escape(alt)}" '
-            f'font-size="14" fill="currentColor">{"".join(self._parts)}</svg>'
+            f'<div class="qat-chart"><svg viewBox="0 0 {WIDTH} {self.height}" role="img" '
+            f'aria-label="{html.escape(alt)}" font-size="14" fill="currentColor">{"".join(self._parts)}</svg></div>'
         )
 
 

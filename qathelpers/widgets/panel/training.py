@@ -8,10 +8,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from ...common.errors import CourseError
 from ...data.dataset import Dataset
-from ...results.runs import build_for, run_folder
+from ...nets import spec_of
+from ...results.runs import run_folder
 from ...training import loop
 from ...training.history import History
 from ...training.run import Run, run_name
@@ -123,8 +125,8 @@ class Training:
     def _train(self) -> None:
         settings, total = self.settings, self.dataset
         dataset = total.take(self.images, _count(len(total.test_labels), settings.share))
-        net = build_for(dataset, settings.scheme, settings.arch, settings.seed)
-        recipe = replace(net.spec.recipe, batch_size=settings.batch_size)
+        net = settings.build(dataset)
+        recipe = replace(spec_of(net).recipe, batch_size=settings.batch_size)
         run = Run.plan(net, dataset, settings.epochs, recipe=recipe, seed=settings.seed, folder=self.folder)
         self._check_resume(run, net)
         self.net = net
@@ -153,9 +155,12 @@ class Training:
         """Let Stop end the training at the next layer: the evaluation has no callback, and its batches are large."""
         layers = [net, *(module for module in net.modules() if isinstance(module, nn.Conv2d | nn.Linear))]
         hooks = [layer.register_forward_pre_hook(lambda *_: self._check_stop()) for layer in layers]
+        norms = [(module, module.momentum) for module in net.modules() if isinstance(module, _BatchNorm)]
         try:
             yield
         finally:
+            for module, momentum in norms:  # `update_bn` does not restore them if it is interrupted
+                module.momentum = momentum
             for hook in hooks:
                 hook.remove()
 
