@@ -173,12 +173,12 @@ def check_contrast(page, panel):
             assert strongest_contrast(pixels(text)) >= 4.5, text.inner_text()
     for line in panel.locator(".qat-legend svg").all():
         assert strongest_contrast(pixels(line)) >= 3
-    counts = Counter(pixels(panel.locator("svg[aria-label^='Histogram']")).getdata())
+    counts = colours(pixels(panel.locator("svg[aria-label^='Histogram']")))
     background, total = counts.most_common(1)[0][0], sum(counts.values())
     bars = [colour for colour, count in counts.items() if colour != background and count > 0.02 * total]
     assert len(bars) >= 2 and all(contrast(bar, background) >= 3 for bar in bars)
     field(panel, "epochs").focus()
-    for _ in range(4):  # the batch size, the slider, the seed and the button
+    for _ in range(5):  # the batch size, the slider and its number, the seed and the button
         page.keyboard.press("Tab")
         box = page.evaluate("() => document.activeElement.getBoundingClientRect().toJSON()")
         around = {"x": box["x"] - 7, "y": box["y"] + box["height"] / 2, "width": 6, "height": 2}
@@ -190,9 +190,14 @@ def pixels(locator):
     return Image.open(io.BytesIO(locator.screenshot())).convert("RGB")
 
 
+def colours(image):
+    """The number of pixels of each colour."""
+    return Counter({colour: count for count, colour in image.getcolors(image.width * image.height)})
+
+
 def strongest_contrast(image):
     """The contrast of the background, the most frequent colour, with the colour that differs most from it."""
-    counts = Counter(image.getdata())
+    counts = colours(image)
     background = counts.most_common(1)[0][0]
     return max(contrast(colour, background) for colour in counts)
 

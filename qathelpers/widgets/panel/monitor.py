@@ -254,7 +254,7 @@ def _key(training: Training) -> tuple:
 
 
 def _legend_entry(curve: svg.Curve, is_current: bool) -> str:
-    shade, width = svg.shade_of(curve.name), 4 if is_current else 1.5
+    shade, width = svg.shade_of(curve.name), 4 if is_current else 2
     sample = f'<svg viewBox="0 0 26 8"><path d="M0 4H26" stroke="{shade}" stroke-width="{width}"/></svg>'
     text = f"{curve.label}: {curve.test[-1]:.1%}" if curve.test else curve.label
     text = html.escape(text)

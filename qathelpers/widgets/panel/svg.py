@@ -118,7 +118,7 @@ def accuracy(curves: Sequence[Curve], epochs: int, guessing: float) -> str:
     chart.text(WIDTH - RIGHT, chart.y(guessing) - 5, f"guessing, {guessing:.0%}", "end")
     for number, curve in enumerate(curves, start=1):
         shade, is_current = shade_of(curve.name), number == len(curves)
-        width = 2.5 if is_current else 1
+        width = 2.5 if is_current else 1.5
         test = list(enumerate(curve.test, start=1))
         if is_current:
             style = f'stroke="{shade}" stroke-width="1.5" stroke-dasharray="6 4"'
