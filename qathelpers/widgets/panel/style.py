@@ -32,7 +32,8 @@ STYLE = """<style>
 .qat-panel .progress { border: 1px solid #7a7a7a; box-sizing: border-box; background: transparent !important }
 .qat-panel .progress-bar { background-color: var(--qat-primary) !important }
 .qat-panel button:focus-visible, .qat-panel select:focus-visible, .qat-panel input:focus-visible,
-.qat-panel .noUi-handle:focus, .qat-panel .widget-readout:focus, .qat-panel .ui-slider-handle:focus, .qat-panel [tabindex]:focus-visible {
+.qat-panel .noUi-handle:focus,
+.qat-panel .widget-readout:focus, .qat-panel .ui-slider-handle:focus, .qat-panel [tabindex]:focus-visible {
   outline: 3px solid var(--qat-focus) !important; outline-offset: 2px }
 </style>"""
 
