@@ -8,6 +8,7 @@ from hypothesis import settings
 
 from qathelpers import nets
 from qathelpers.data import Dataset, shapes
+from qathelpers.data.cifar10 import cache_file, load
 
 from .own_nets import MINE, TERNARY, OwnNet
 
@@ -38,6 +39,19 @@ def tiny():
 @pytest.fixture(scope="session")
 def images():
     return torch.randint(0, 256, (20, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(scope="session")
+def cifar10():
+    """Return CIFAR-10 where the tests were started with it; a test that needs it is skipped elsewhere."""
+    with pytest.MonkeyPatch.context() as patch:
+        forget_settings(patch)
+        for name in ("QAT_DATA_DIR", "QAT_CACHE_DIR"):
+            if name in SETTINGS:
+                patch.setenv(name, SETTINGS[name])
+        if not cache_file().exists():
+            pytest.skip("needs CIFAR-10 itself, in the cache of `qat data`: drawn shapes have no recorded accuracy")
+        return load("cifar10")
 
 
 @pytest.fixture

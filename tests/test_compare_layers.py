@@ -7,18 +7,20 @@ from torch.optim.swa_utils import update_bn
 
 from qathelpers import nets
 from qathelpers.common.errors import CourseError
+from qathelpers.data import normalize
 from qathelpers.deploy import compare_layers, onnx_export
 
 needs_deploy = pytest.mark.skipif(
     bool(onnx_export.missing()), reason=f"needs pip install -e '.[deploy]': {onnx_export.missing()}"
 )
-IMAGES = torch.randn(8, 3, 32, 32, generator=torch.Generator().manual_seed(2))
+IMAGES = torch.randint(0, 256, (8, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(2))
 
 
 def trained(name, arch="lenet"):
     """A net whose BatchNorms have statistics."""
     net = nets.build(name, arch)
-    update_bn([torch.randn(256, 3, 32, 32, generator=torch.Generator().manual_seed(1))], net)
+    noise = torch.randint(0, 256, (256, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    update_bn([normalize(noise)], net)
     return net.eval()
 
 
@@ -68,6 +70,17 @@ def test_optimizations_that_round_activations_are_found(tmp_path):
     path = onnx_export.export(net, tmp_path / "net.onnx", images=len(IMAGES))
     table = compare_layers.compare(net, path, IMAGES, exact=False)
     assert compare_layers.first_different(table) == "classifier.1"  # the first of the linear layers
+
+
+@needs_deploy
+def test_files_and_nets_take_normalized_images_too(tmp_path):
+    net, images = trained("TernaryNN"), normalize(IMAGES)
+    path = onnx_export.export(net, tmp_path / "net.onnx", preprocess=False)
+    for found in (compare_layers.compare(net, path, images), compare_layers.compare(net, path, IMAGES)):
+        assert found["difference"].max() < 1e-5
+    assert compare_layers.compare(net, net, images)["difference"].max() == 0
+    with pytest.raises(CourseError, match="uint8"):
+        compare_layers.compare(net, onnx_export.export(net, path), images)
 
 
 @needs_deploy

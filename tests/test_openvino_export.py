@@ -14,6 +14,7 @@ from torch.optim.swa_utils import update_bn
 
 from qathelpers import nets
 from qathelpers.common.errors import CourseError
+from qathelpers.data import normalize
 from qathelpers.deploy import openvino_export
 
 needs_openvino = pytest.mark.skipif(
@@ -316,3 +317,50 @@ def test_the_shape_is_by_default_that_of_the_images_of_the_net(name, arch, tmp_p
     assert all(path.exists() for path in openvino_export.save(net, tmp_path / "net.xml"))
     with pytest.raises(CourseError, match=r"\(3, 28, 28\)"):
         openvino_export.convert(net, shape=(3, 28, 28))
+
+
+@needs_openvino
+@pytest.mark.parametrize("arch", ["lenet", "convnet"])
+def test_a_saved_w1a1_net_computes_the_same_with_default_options(arch, tmp_path):
+    import openvino
+
+    net = trained("XnorNN", arch)
+    images = torch.randint(0, 256, (40, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(2))
+    path, _ = openvino_export.save(net, tmp_path / "net.xml")
+    model = openvino.Core().read_model(path)
+    model.reshape([len(images), 3, 32, 32])
+    found = openvino.Core().compile_model(model, "CPU")({"images": images.numpy()})["logits"]
+    with torch.no_grad():
+        gaps = (torch.from_numpy(found) - net(normalize(images))).abs().amax(1)
+    # LeNet's last layer, whose 84 inputs do not fill bytes, returns its sums in bf16 all the same.
+    assert (gaps > (1e-2 if arch == "lenet" else 1e-3)).sum() <= 2  # in bf16, many more
+
+
+@needs_openvino
+def test_saved_files_say_what_the_net_is_and_refuse_other_batches(tmp_path):
+    import openvino
+
+    net, images = trained("TernaryNN", "lenet"), torch.zeros(2, 3, 32, 32, dtype=torch.uint8)
+    path, _ = openvino_export.save(net, tmp_path / "net.xml", classes="abcdefghij")
+    model = openvino.Core().read_model(path)
+    assert model.get_rt_info(["qathelpers", "scheme"]).value == "TernaryNN"
+    assert model.get_rt_info(["qathelpers", "classes"]).value == '["a", "b", "c", "d", "e", "f", "g", "h", "i", "j"]'
+    assert (model.input("images").element_type, list(model.input("images").shape)) == (openvino.Type.u8, [1, 3, 32, 32])
+    with pytest.raises(RuntimeError):
+        openvino.Core().compile_model(model, "CPU")(images.numpy())
+    (tmp_path / "floats").mkdir()
+    floats = openvino_export.save(net, tmp_path / "floats" / "net.xml", preprocess=False)[0]
+    assert openvino.Core().read_model(floats).input(0).element_type == openvino.Type.f32
+
+
+@needs_openvino
+@pytest.mark.parametrize("preprocess", [False, True])
+def test_a_compiled_net_refuses_other_images(preprocess):
+    run = openvino_export.compiled(trained("TernaryNN", "lenet"), batch=8, preprocess=preprocess)
+    raw = torch.zeros(8, 3, 32, 32, dtype=torch.uint8)
+    right, wrong = (raw, normalize(raw)) if preprocess else (normalize(raw), raw)
+    assert run(right).shape == (8, 10)
+    with pytest.raises(CourseError, match=r"\(8, 3, 32, 32\).*\(1, 3, 32, 32\)"):
+        run(right[:1])
+    with pytest.raises(CourseError, match="normalized images" if not preprocess else "uint8"):
+        run(wrong)

@@ -11,6 +11,7 @@ from torch import nn
 
 from ..analysis import plots
 from ..common.errors import CourseError
+from ..data.batches import normalize
 from . import onnx_export
 
 SMALLEST = 1e-9  # what plots show for a difference of 0, which a log axis cannot
@@ -25,7 +26,8 @@ def compare(net: nn.Module, other: nn.Module | str | Path, images: torch.Tensor,
         net: The net to compare with, in eval mode.
         other: Another net with layers of the same names, in eval mode, or the path of a QCDQ file that
             `onnx_export.export` wrote; ONNX Runtime runs the file and returns the output of every layer.
-        images: Normalized images (n, channels, h, w); for a file, as many as it was exported for.
+        images: Images (n, channels, h, w): uint8, which are normalized first, or normalized floats if both versions
+            take them. For a file with a fixed batch size, as many as it was exported for.
         exact: See `onnx_export.run`; for files only.
 
     Returns:
@@ -34,11 +36,16 @@ def compare(net: nn.Module, other: nn.Module | str | Path, images: torch.Tensor,
         other version has no output of this layer (an exporter may leave out or merge layers).
 
     Raises:
-        CourseError: If a package is missing, if the file needs another number of images, if a net is in training mode
-            or uses a layer more than once, if no layer has a counterpart, or if two outputs differ in shape.
+        CourseError: If a package is missing, if the file needs other images or another number of them, if a net is in
+            training mode or uses a layer more than once, if no layer has a counterpart, or if two outputs differ in
+            shape.
     """
-    expected = _of_net(net, images)
-    found = _of_net(other, images) if isinstance(other, nn.Module) else _of_file(Path(other), expected, images, exact)
+    normalized = normalize(images) if images.dtype == torch.uint8 else images
+    expected = _of_net(net, normalized)
+    if isinstance(other, nn.Module):
+        found = _of_net(other, normalized)
+    else:
+        found = _of_file(Path(other), expected, images, exact)
     if not expected.keys() & found.keys():
         raise CourseError("No layer has the same name in both versions: compare two versions of one net.")
     rows = [_difference(name, output, found.get(name)) for name, output in expected.items()]
@@ -113,18 +120,17 @@ def _of_file(
     path: Path, expected: dict[str, torch.Tensor], images: torch.Tensor, exact: bool
 ) -> dict[str, torch.Tensor]:
     """Return the outputs that the QCDQ file at `path` computes for the layers in `expected`."""
-    if onnx_export.missing():
-        raise CourseError(
-            f"Not installed: {', '.join(onnx_export.missing())}. Run `pip install -e '.[deploy]'` in the course folder."
-        )
+    onnx_export.check_packages()
     import onnx
 
     model = onnx.load(str(path))
     if any(node.domain.startswith("qonnx") for node in model.graph.node):
         raise CourseError(f"{path.name} is a QONNX file, which ONNX Runtime cannot run: export with format='qcdq'.")
     batch = model.graph.input[0].type.tensor_type.shape.dim[0].dim_value
-    if batch != len(images):
+    if batch not in (0, len(images)):  # 0 stands for any number
         raise CourseError(f"{path.name} was exported for {batch} images and got {len(images)}: pass images[:{batch}].")
+    if images.dtype == torch.uint8 and not onnx_export.takes_bytes(path):
+        images = normalize(images)
     sources = {name: source for name in expected if (source := _output_of(model, name))}
     known = {output.name for output in model.graph.output}
     for source in dict.fromkeys(sources.values()):

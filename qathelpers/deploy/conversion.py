@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from brevitas.proxy.runtime_quant import ActQuantProxyFromInjectorBase
@@ -10,7 +10,11 @@ from torch import nn
 
 from ..common import errors
 from ..common.errors import CourseError
+from ..data.batches import STATISTICS, normalize
 from ..nets import weights
+from ..nets.architectures import NetSpec, spec_of
+from ..nets.stem import DCTStem
+from ..training.evaluation import is_of_the_course
 
 IMAGES, SEED = 16, 0  # of the random batch on which logits are compared
 TOLERANCE = 1e-3  # of the spread of the logits over the batch
@@ -28,6 +32,119 @@ def on_cpu(net: nn.Module) -> nn.Module:
     """
     weights.check_net(net)
     return copy.deepcopy(net).cpu().float().eval()
+
+
+class GlobalMax(nn.Module):
+    """Global max pooling that torch.export turns into `amax`, an operator of the core set that every backend has."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the maximum of each channel, (n, channels, 1, 1), of features (n, channels, h, w)."""
+        return x.amax((2, 3), keepdim=True)
+
+
+def portable(net: nn.Module) -> nn.Module:
+    """Return a copy of `net` for `torch.export`, for example for ExecuTorch: the same function of simpler operators.
+
+    The stem becomes one convolution, and global max pooling becomes `amax`. The copy is in eval mode, in fp32 and on
+    the CPU. It is not for training: where several values are the maximum, `amax` has another gradient.
+
+    Args:
+        net: The net to copy.
+    """
+    net = with_plain_stem(on_cpu(net))
+    for parent in list(net.modules()):
+        for name, child in list(parent.named_children()):
+            is_global = type(child) is nn.AdaptiveMaxPool2d and child.output_size in (1, (1, 1), [1, 1])
+            if is_global and not child.return_indices and not differs_from(child, nn.AdaptiveMaxPool2d):
+                setattr(parent, name, GlobalMax())
+    return net
+
+
+def with_plain_stem(net: nn.Module) -> nn.Module:
+    """Replace each `DCTStem` of `net` by one convolution, whose filters are negated and repeated; return `net`.
+
+    `DCTStem` repeats its responses instead, which is faster in training. An exported file would then have an operator
+    with the same input twice, which the tools of FINN and hls4ml cannot handle.
+    """
+    for parent in list(net.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, DCTStem) and not differs_from(child, DCTStem):
+                setattr(parent, name, _as_convolution(child))
+    return _as_convolution(net) if type(net) is DCTStem else net
+
+
+def _as_convolution(stem: DCTStem) -> nn.Conv2d:
+    filters = torch.cat([stem.filters, -stem.filters] * stem.repeats)
+    size = tuple(filters.shape[2:])
+    convolution = nn.Conv2d(filters.shape[1], len(filters), size, stem.stride, stem.padding, bias=False)
+    convolution.weight = nn.Parameter(filters.clone(), requires_grad=False)
+    return convolution.eval()
+
+
+def image_shape(net: nn.Module, shape: tuple[int, ...] | None) -> tuple[int, ...]:
+    """Return the shape of one image (channels, height, width): `shape` or, if it is None, what `net` was built for.
+
+    Raises:
+        CourseError: If `shape` is not the shape of an image.
+    """
+    shape = spec_of(net).image if shape is None else shape
+    errors.check_shape("shape", shape)
+    return tuple(shape)
+
+
+def takes_bytes(net: nn.Module, shape: tuple[int, ...], preprocess: bool | None) -> bool:
+    """Return whether the file of `net` takes images as bytes and normalizes them itself.
+
+    Args:
+        net: The net.
+        shape: The shape of one image (channels, height, width).
+        preprocess: What the caller asked for; None stands for yes if `build` made the net and for no otherwise,
+            because nobody knows how another net expects its images.
+
+    Raises:
+        CourseError: If `preprocess` is True and the course cannot normalize images of this shape.
+    """
+    built = is_of_the_course(net) or isinstance(getattr(net, "spec", None), NetSpec)
+    wanted = built if preprocess is None else preprocess
+    if not wanted:
+        return False
+    if len(shape) != 3 or shape[0] not in STATISTICS or min(shape[1:]) < 2:
+        raise CourseError(
+            f"Images of the shape {tuple(shape)} cannot be normalized inside the file: pass preprocess=False, and "
+            "normalize the images before the file gets them."
+        )
+    return True
+
+
+def random_bytes(shape: tuple[int, ...]) -> torch.Tensor:
+    """Return the random batch of uint8 images on which logits are compared."""
+    generator = torch.Generator().manual_seed(SEED)
+    return torch.randint(0, 256, (IMAGES, *shape), dtype=torch.uint8, generator=generator)
+
+
+def check_bytes(
+    net: nn.Module,
+    run: Callable[[torch.Tensor], torch.Tensor],
+    shape: tuple[int, ...],
+    kind: str,
+    may_flip: bool,
+    remedy: str = "export the net to ONNX instead",
+) -> None:
+    """Compare logits as `check` does, for a conversion that takes uint8 images and normalizes them itself.
+
+    Args:
+        net: As for `check`.
+        run: The conversion: from uint8 images (n, *shape) to logits.
+        shape: As for `check`.
+        kind: As for `check`.
+        may_flip: As for `check`.
+        remedy: As for `check`.
+
+    Raises:
+        CourseError: In the cases that `check` names.
+    """
+    images = random_bytes(shape)
+    check(net, lambda _: run(images), shape, kind, may_flip, remedy, normalize(images))
 
 
 def names(net: nn.Module) -> dict[nn.Module, str]:
@@ -82,14 +199,34 @@ def pads(layer: nn.Conv2d, height: int, width: int) -> tuple[list[int], list[int
     return [total // 2 for total in totals], [total - total // 2 for total in totals]
 
 
-def check_shape(net: nn.Module, shape: tuple[int, ...]) -> None:
-    """Check that `net`, in eval mode, accepts images of this shape.
+def class_names(net: nn.Module, classes: Sequence[str] | None, outputs: int | None) -> tuple[str, ...] | None:
+    """Return the names of the classes of `net`, or None if nobody knows them.
+
+    Args:
+        net: The net; a recorded one knows the classes of its data set.
+        classes: What the caller passed.
+        outputs: The number of logits, if it is known.
+
+    Raises:
+        CourseError: If the caller passed more or fewer names than there are logits.
+    """
+    names = tuple(getattr(net, "class_names", ()) if classes is None else classes)
+    if classes is not None and outputs is not None and len(names) != outputs:
+        raise CourseError(f"The net has {outputs} logits, but classes has {len(names)} names: pass one per logit.")
+    return names if len(names) == outputs else None
+
+
+def check_shape(net: nn.Module, shape: tuple[int, ...]) -> int | None:
+    """Check that `net`, in eval mode, accepts images of this shape; return the number of its logits if it has any.
 
     Raises:
         CourseError: If it does not.
     """
     errors.check_shape("shape", shape)
-    _output(net, torch.zeros(1, *shape), f"The net does not accept images of the shape {tuple(shape)}", GIVE_SHAPE)
+    failed = f"The net does not accept images of the shape {tuple(shape)}"
+    output = _output(net, torch.zeros(1, *shape), failed, GIVE_SHAPE)
+    output = getattr(output, "value", output)
+    return output.shape[1] if isinstance(output, torch.Tensor) and output.ndim == 2 else None
 
 
 def in_batches(run: Callable[[torch.Tensor], torch.Tensor], batch: int) -> Callable[[torch.Tensor], torch.Tensor]:
@@ -110,6 +247,7 @@ def check(
     kind: str,
     may_flip: bool,
     remedy: str = "export the net to ONNX instead",
+    images: torch.Tensor | None = None,
 ) -> None:
     """Compare the logits of `net` with those of its conversion on one batch of random images.
 
@@ -129,12 +267,14 @@ def check(
         kind: What messages call the conversion.
         may_flip: Whether activations are quantized.
         remedy: What the reader can do if the logits differ.
+        images: The batch (n, *shape); by default numbers from a normal distribution.
 
     Raises:
         CourseError: If the logits differ, or if either net fails on images of this shape.
     """
     errors.check_shape("shape", shape)
-    images = torch.randn(IMAGES, *shape, generator=torch.Generator().manual_seed(SEED))
+    if images is None:
+        images = torch.randn(IMAGES, *shape, generator=torch.Generator().manual_seed(SEED))
     expected = _logits(net, images, f"The net does not accept images of the shape {tuple(shape)}")
     if not expected.isfinite().all():
         raise CourseError("The net's logits are NaN or infinite: train it with a smaller learning rate.")
@@ -160,7 +300,12 @@ def check(
 
 def may_flip(net: nn.Module) -> bool:
     """Return whether the net quantizes activations, so that rounding may move a value across a threshold."""
-    return any(isinstance(m, ActQuantProxyFromInjectorBase) and m.is_quant_enabled for m in net.modules())
+    return bool(activation_quantizers(net))
+
+
+def activation_quantizers(net: nn.Module) -> list[nn.Module]:
+    """Return the quantizers of activations in `net` that are switched on."""
+    return [m for m in net.modules() if isinstance(m, ActQuantProxyFromInjectorBase) and m.is_quant_enabled]
 
 
 def _gaps(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:

@@ -4,7 +4,7 @@ import contextlib
 import importlib.util
 import io
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from unittest import mock
 
@@ -17,7 +17,7 @@ from ..common.files import as_path, check_readable, write_atomically
 from ..nets import weights
 from ..nets.architectures import spec_of
 from ..nets.quantizers import is_binary
-from . import conversion
+from . import conversion, onnx_graph
 
 PACKAGES = ("onnx", "onnxoptimizer", "onnxscript", "onnxruntime", "qonnx")
 FORMATS = ("qcdq", "qonnx")
@@ -32,12 +32,16 @@ def export(
     net: nn.Module,
     path: str | Path,
     format: str = "qcdq",
-    images: int = 8,
+    images: int | None = None,
     shape: tuple[int, int, int] | None = None,
+    preprocess: bool | None = None,
+    classes: Sequence[str] | None = None,
 ) -> Path:
     """Export `net` to an ONNX file. The export works on a copy, so `net` does not change.
 
-    After the export, the logits that the file gives for a random batch are compared with those of the net
+    The file of a net that `build` made takes images as bytes, uint8 (n, channels, h, w), and normalizes them itself, so
+    it is complete. Its input is called "images", its output "logits". The file's metadata say what the net is. After
+    the export, the logits that the file gives for a random batch are compared with those of the net
     (`conversion.check`).
 
     Args:
@@ -45,25 +49,29 @@ def export(
         path: The file to write.
         format: "qcdq" uses the standard operators QuantizeLinear, Clip and DequantizeLinear, which every runtime knows.
             "qonnx" uses the operators of QONNX, which support any number of bits and which FINN reads.
-        images: The batch size; the file accepts only batches of exactly this many images.
+        images: The batch size, if the file is to accept only batches of exactly this many images. By default, a QCDQ
+            file accepts batches of any size, and a QONNX file one image, because tools for QONNX need a fixed size.
         shape: The shape of one input image (channels, height, width); by default what the net was built for.
+        preprocess: Whether the file takes uint8 images and normalizes them as `data.normalize` does. By default, it
+            does so if `build` made the net. With False, it takes normalized images as floats; FINN and hls4ml need
+            this.
+        classes: The names of the classes in the order of the logits, for the metadata; by default those of the data
+            set that a recorded net was trained on.
 
     Returns:
         The path.
 
     Raises:
         CourseError: If the format does not exist or cannot hold the net, if the file's logits differ from those of the
-            net, if a package is missing, or if `path` cannot be written.
+            net, if images of this shape cannot be normalized, if there are more or fewer classes than logits, if a
+            package is missing, or if `path` cannot be written.
 
     Reference:
         A. Pappalardo et al., QONNX (arXiv 2206.07527).
     """
     if format not in FORMATS:
         raise CourseError(f"There is no format {format!r}: choose one of {', '.join(FORMATS)}.")
-    if missing():
-        raise CourseError(
-            f"Not installed: {', '.join(missing())}. Run `pip install -e '.[deploy]'` in the course folder."
-        )
+    check_packages()
     weights.check_net(net)
     path = as_path("path", path)
     if format == "qcdq" and _has_binary(net):
@@ -71,23 +79,45 @@ def export(
             f"format='qcdq' cannot hold {spec_of(net).name}, because QCDQ has no operator for binary values: use "
             "format='qonnx', or export a ternary net."
         )
-    check_whole("images", images, 1)
-    expected, shape = conversion.on_cpu(net), shape or spec_of(net).image
-    conversion.check_shape(expected, shape)
+    if images is None and format == "qonnx":
+        images = 1
+    if images is not None:
+        check_whole("images", images, 1)
+    expected, shape = conversion.on_cpu(net), conversion.image_shape(net, shape)
+    takes_bytes = conversion.takes_bytes(net, shape, preprocess)
+    outputs = conversion.check_shape(expected, shape)
+    entries = onnx_graph.metadata(net, shape, takes_bytes, conversion.class_names(net, classes, outputs))
     remedy = "run the net in PyTorch instead"
     if not _has_binary(net):
         other = next(other for other in FORMATS if other != format)
         remedy = f"export it with format='{other}', or {remedy}"
-    example = torch.randn(images, *shape, generator=torch.Generator().manual_seed(0))
+    # A batch of one image would let the tracer take the batch size for a constant.
+    example = torch.randn(images or 2, *shape, generator=torch.Generator().manual_seed(0))
+    compare = conversion.check_bytes if takes_bytes else conversion.check
 
     def write(file: Path) -> None:
         # A failed export leaves the exported net unusable, and copies of that net, too. So a copy of its own is used.
-        _write(conversion.on_cpu(net), file, format, example, remedy)
-        found = conversion.in_batches(lambda batch: run(file, batch), images)
-        conversion.check(expected, found, shape, format.upper(), conversion.may_flip(net), remedy)
+        copy = conversion.with_plain_stem(conversion.on_cpu(net))
+        name = onnx_graph.NORMALIZED if takes_bytes else onnx_graph.INPUT
+        _write(copy, file, format, example, remedy, name, fixed=images is not None)
+        onnx_graph.complete(file, shape, takes_bytes, entries)
+        found = conversion.in_batches(lambda batch: run(file, batch), images or conversion.IMAGES - 1)
+        compare(expected, found, shape, format.upper(), conversion.may_flip(net), remedy)
 
     write_atomically(path, write)
     return path
+
+
+def check_packages() -> None:
+    """Check that the packages that this module needs are installed.
+
+    Raises:
+        CourseError: If some are missing; the message names them.
+    """
+    if missing():
+        raise CourseError(
+            f"Not installed: {', '.join(missing())}. Run `pip install -e '.[deploy]'` in the course folder."
+        )
 
 
 def run(path: str | Path, images: torch.Tensor, exact: bool = True) -> torch.Tensor:
@@ -97,7 +127,9 @@ def run(path: str | Path, images: torch.Tensor, exact: bool = True) -> torch.Ten
 
     Args:
         path: The ONNX file.
-        images: Normalized images (n, channels, h, w), exactly as many as the file was exported for.
+        images: Images (n, channels, h, w) as the file takes them: uint8 from 0 to 255, or normalized floats if it was
+            exported with preprocess=False. If the file was exported for a fixed number of images above 1, exactly so
+            many.
         exact: If this is False, ONNX Runtime replaces multiplications by dequantized weights with multiplications of
             8-bit integers, for which it rounds activations that the net does not quantize. True prevents this.
 
@@ -105,8 +137,8 @@ def run(path: str | Path, images: torch.Tensor, exact: bool = True) -> torch.Ten
         Logits (n, classes), on the CPU.
 
     Raises:
-        CourseError: If the file is missing or is not an ONNX file, or if the images do not have the shape or the number
-            that it was exported for.
+        CourseError: If the file is missing or is not an ONNX file, or if the images have another type or shape than the
+            file takes.
     """
     import onnx
 
@@ -116,29 +148,13 @@ def run(path: str | Path, images: torch.Tensor, exact: bool = True) -> torch.Ten
         graph = onnx.load(str(path)).graph
     except Exception as error:  # protobuf's exceptions have no common class
         raise CourseError(f"{path} is not an ONNX file, or is damaged: name a file that `export` wrote.") from error
-    constants = {tensor.name for tensor in graph.initializer}
-    inputs = [node.type.tensor_type.shape.dim for node in graph.input if node.name not in constants]
-    _check_images(path, [tuple(size.dim_value for size in shape) for shape in inputs], images)
     if any(node.domain.startswith("qonnx") for node in graph.node):
         return _run_qonnx(path, images)
     return session(path, exact)(images)
 
 
-def _check_images(path: Path, inputs: list[tuple[int, ...]], images: torch.Tensor) -> None:
-    check_type("images", images, torch.Tensor, "normalized images, such as data.normalize(dataset.test_images)")
-    if images.dtype != torch.float32:
-        raise CourseError(f"images are {images.dtype}: pass normalized ones, data.normalize(dataset.test_images).")
-    for shape in inputs:
-        if len(shape) == images.ndim and all(size in (0, own) for size, own in zip(shape, images.shape, strict=True)):
-            return  # a size of 0 stands for any size
-    raise CourseError(
-        f"{path} was exported for images {', '.join(map(str, inputs))}, but these are {tuple(images.shape)}: pass "
-        f"as many images of this shape, or export the net again with images={len(images)}."
-    )
-
-
 def session(path: str | Path, exact: bool = True, threads: int = 0) -> Callable[[torch.Tensor], torch.Tensor]:
-    """Load a QCDQ file once and return a function from normalized images (n, channels, h, w) to logits.
+    """Load a QCDQ file once and return a function from images, as `run` takes them, to logits.
 
     Args:
         path: The ONNX file.
@@ -152,7 +168,7 @@ def session(path: str | Path, exact: bool = True, threads: int = 0) -> Callable[
 def all_outputs(
     model: str | bytes, exact: bool = True, threads: int = 0
 ) -> Callable[[torch.Tensor], dict[str, torch.Tensor]]:
-    """Load a QCDQ model and return a function from normalized images (n, channels, h, w) to all outputs, by name.
+    """Load a QCDQ model and return a function from images, as `run` takes them, to all outputs, by name.
 
     Args:
         model: The path of an ONNX file, or the content of one.
@@ -165,11 +181,12 @@ def all_outputs(
     options.graph_optimization_level = levels.ORT_ENABLE_BASIC if exact else levels.ORT_ENABLE_ALL
     options.intra_op_num_threads = threads
     loaded = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    (source,) = (node.name for node in loaded.get_inputs())
+    (source,) = loaded.get_inputs()
     names = [node.name for node in loaded.get_outputs()]
+    is_bytes, sizes = source.type == "tensor(uint8)", [size if isinstance(size, int) else 0 for size in source.shape]
 
     def run_all(images: torch.Tensor) -> dict[str, torch.Tensor]:
-        values = loaded.run(names, {source: _numpy(images)})
+        values = loaded.run(names, {source.name: _accepted(images, is_bytes, sizes)})
         return {name: torch.from_numpy(value) for name, value in zip(names, values, strict=True)}
 
     return run_all
@@ -180,9 +197,46 @@ def _no_log() -> contextlib.AbstractContextManager:
     return mock.patch.object(torch._C, "_jit_onnx_log", lambda *_: None, create=True)
 
 
-def _write(net: nn.Module, file: Path, format: str, example: torch.Tensor, remedy: str) -> None:
+def takes_bytes(path: str | Path) -> bool:
+    """Return whether a file takes uint8 images and normalizes them itself."""
+    import onnx
+
+    return _is_bytes(onnx.load(str(path)).graph.input[0])
+
+
+def _is_bytes(source) -> bool:
+    import onnx
+
+    return source.type.tensor_type.elem_type == onnx.TensorProto.UINT8
+
+
+def _accepted(images: torch.Tensor, is_bytes: bool, sizes: Sequence[int]) -> np.ndarray:
+    """Return images as an array, after comparing them with what a file takes; a size of 0 stands for any number."""
+    check_type("images", images, torch.Tensor, "images, such as dataset.test_images")
+    if images.dtype != (torch.uint8 if is_bytes else torch.float32):
+        wanted = (
+            "uint8 images from 0 to 255, which it normalizes itself: pass the images as they are in the data set"
+            if is_bytes
+            else "normalized images: pass data.normalize(images), or export with preprocess=True"
+        )
+        raise CourseError(f"The images are {str(images.dtype).removeprefix('torch.')}, but the file takes {wanted}.")
+    if images.ndim != len(sizes) or any(size not in (0, own) for size, own in zip(sizes, images.shape, strict=True)):
+        shape = f"({', '.join(str(size or 'n') for size in sizes)})"
+        raise CourseError(
+            f"The images have the shape {tuple(images.shape)}, but the file takes {shape}: pass images of this shape, "
+            f"or export the net again, with images={len(images) if images.ndim else 1} if their number is wrong."
+        )
+    return images.cpu().contiguous().numpy()
+
+
+def _write(
+    net: nn.Module, file: Path, format: str, example: torch.Tensor, remedy: str, input_name: str, fixed: bool
+) -> None:
     # The older exporter stores the weights as integers in a single file. The newer one (dynamo) stores floats, in two.
     options = {"dynamo": False, "keep_initializers_as_inputs": False}
+    options |= {"input_names": [input_name], "output_names": [onnx_graph.OUTPUT]}
+    if not fixed:
+        options["dynamic_axes"] = {input_name: {0: "batch"}, onnx_graph.OUTPUT: {0: "batch"}}
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), _no_log():
         warnings.simplefilter("ignore")
         from brevitas.export import export_onnx_qcdq, export_qonnx  # needs onnx, and warns
@@ -206,11 +260,10 @@ def _run_qonnx(path: str | Path, images: torch.Tensor) -> torch.Tensor:
 
     model = ModelWrapper(str(path)).transform(InferShapes())
     (source,), (sink,) = model.graph.input, model.graph.output
-    return torch.from_numpy(execute_onnx(model, {source.name: _numpy(images)})[sink.name])
-
-
-def _numpy(images: torch.Tensor) -> np.ndarray:
-    return images.cpu().contiguous().numpy()
+    sizes = model.get_tensor_shape(source.name)
+    parts = images.split(1) if sizes[0] == 1 and images.ndim == len(sizes) else [images]
+    arrays = [_accepted(part, _is_bytes(source), sizes) for part in parts]
+    return torch.cat([torch.from_numpy(execute_onnx(model, {source.name: array})[sink.name]) for array in arrays])
 
 
 def _has_binary(net: nn.Module) -> bool:

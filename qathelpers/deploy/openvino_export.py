@@ -1,11 +1,12 @@
 """Run a net in OpenVINO, with 1-bit convolutions where both weights and activations are binary."""
 
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import singledispatchmethod
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
+from xml.etree import ElementTree
 
 import brevitas.nn as qnn
 import numpy as np
@@ -13,14 +14,15 @@ import torch
 from torch import nn
 
 from ..common.errors import CourseError, check_type, check_whole
-from ..common.files import as_path
+from ..common.files import as_path, write_atomically
+from ..data.batches import STATISTICS, whitening_filter
 from ..nets import weights
 from ..nets.architectures import spec_of
 from ..nets.convnet import Block, ConvNet
 from ..nets.lenet import LeNet
 from ..nets.quantizers import bits_of, is_binary
 from ..nets.stem import DCTStem
-from . import conversion
+from . import conversion, onnx_graph
 
 if TYPE_CHECKING:
     import openvino
@@ -33,7 +35,9 @@ def available() -> bool:
     return importlib.util.find_spec("openvino") is not None
 
 
-def convert(net: nn.Module, batch: int = 1, shape: tuple[int, int, int] | None = None) -> "openvino.Model":
+def convert(
+    net: nn.Module, batch: int = 1, shape: tuple[int, int, int] | None = None, preprocess: bool = False
+) -> "openvino.Model":
     """Convert `net` to an OpenVINO model. The conversion works on a copy on the CPU, so `net` does not change.
 
     A layer whose weights and inputs are both binary becomes a BinaryConvolution, which multiplies 32 or more signs per
@@ -47,9 +51,13 @@ def convert(net: nn.Module, batch: int = 1, shape: tuple[int, int, int] | None =
         net: The net to convert.
         batch: The batch size.
         shape: The shape of one input image (channels, height, width); by default what the net was built for.
+        preprocess: Whether the model takes uint8 images and normalizes them as `data.normalize` does.
 
     Returns:
-        A model from normalized images (batch, *shape) to logits (batch, classes).
+        A model from normalized images (batch, *shape) or, with `preprocess`, uint8 images, to logits (batch, classes).
+        By default, OpenVINO computes in bf16 where the processor is fast at it, which moves values across the
+        thresholds of quantizers. Compile the model with {"INFERENCE_PRECISION_HINT": "f32"}, as `compiled` does, or use
+        the files of `save`, which need no hint.
 
     Raises:
         CourseError: If OpenVINO is not installed, if the net has a layer or a setting that cannot be converted (the
@@ -58,47 +66,98 @@ def convert(net: nn.Module, batch: int = 1, shape: tuple[int, int, int] | None =
     Reference:
         BinaryConvolution-1 in OpenVINO's operation set (docs.openvino.ai).
     """
-    return _convert(net, batch, 0, shape)[0]
+    return _convert(net, batch, 0, shape, preprocess)[0]
 
 
 def compiled(
-    net: nn.Module, batch: int = 1, threads: int = 0, shape: tuple[int, int, int] | None = None
+    net: nn.Module,
+    batch: int = 1,
+    threads: int = 0,
+    shape: tuple[int, int, int] | None = None,
+    preprocess: bool = False,
 ) -> Callable[[torch.Tensor], torch.Tensor]:
     """Compile `net` for this CPU; return a function from normalized images (batch, *shape) to logits (batch, classes).
+
+    The function raises a CourseError if it gets another number of images, or images of another shape.
 
     Args:
         net: The net to convert.
         batch: The batch size.
         threads: The number of CPU threads; 0 means all.
         shape: The shape of one input image (channels, height, width); by default what the net was built for.
+        preprocess: Whether the function takes uint8 images and normalizes them as `data.normalize` does.
 
     Raises:
         CourseError: In the cases that `convert` names.
     """
-    return _convert(net, batch, threads, shape)[1]
+    return _convert(net, batch, threads, shape, preprocess)[1]
 
 
-def save(net: nn.Module, path: str | Path, shape: tuple[int, int, int] | None = None) -> list[Path]:
+def save(
+    net: nn.Module,
+    path: str | Path,
+    shape: tuple[int, int, int] | None = None,
+    preprocess: bool | None = None,
+    classes: Sequence[str] | None = None,
+) -> list[Path]:
     """Save `net` for OpenVINO: the graph in `path` (.xml) and the weights next to it (.bin). Return both paths.
+
+    The model is for one image; `model.reshape` changes that. Its input is called "images", its output "logits". Its
+    metadata (`model.get_rt_info`) say what the net is.
+
+    By default, OpenVINO computes in bf16 where the processor is fast at it, which moves values across the thresholds of
+    quantizers. If all activations are signs, the file asks for fp32 before each of them. Activations of more bits
+    become OpenVINO's own 8-bit steps, which ignore this: compile such a file with the option
+    {"INFERENCE_PRECISION_HINT": "f32"} (the metadata say so, too).
 
     Args:
         net: The net to convert.
         path: The path of the graph.
         shape: The shape of one input image (channels, height, width); by default what the net was built for.
+        preprocess: Whether the model takes uint8 images and normalizes them as `data.normalize` does. By default, it
+            does so if `build` made the net.
+        classes: The names of the classes in the order of the logits, for the metadata; by default those of the data
+            set that a recorded net was trained on.
 
     Raises:
-        CourseError: In the cases that `convert` names.
+        CourseError: In the cases that `convert` names, if images of this shape cannot be normalized, or if there are
+            more or fewer classes than logits.
     """
-    path = as_path("path", path)
-    model = convert(net, shape=shape)
+    path, shape = as_path("path", path), conversion.image_shape(net, shape)
+    takes_bytes = conversion.takes_bytes(net, shape, preprocess)
+    model = convert(net, shape=shape, preprocess=takes_bytes)
     import openvino
 
+    outputs = model.output(0).get_partial_shape()[-1].get_length()
+    entries = onnx_graph.metadata(net, shape, takes_bytes, conversion.class_names(net, classes, outputs))
+    for key, value in entries.items():
+        model.set_rt_info(value, ["qathelpers", key])
     openvino.save_model(model, path, compress_to_fp16=False)
+    quantizers = conversion.activation_quantizers(net)
+    if quantizers and all(map(is_binary, quantizers)):
+        write_atomically(path, _in_fp32(path))
     return [path, path.with_suffix(".bin")]
 
 
+def _in_fp32(path: Path) -> Callable[[Path], None]:
+    """Return a function that writes the graph at `path` with a mark on each step that bf16 must not be used for it.
+
+    OpenVINO writes this mark, the runtime attribute "precise", for steps whose precision must not be reduced. Its
+    Python interface cannot set it.
+    """
+    tree = ElementTree.parse(path)  # noqa: S314, OpenVINO has just written it
+    for layer in tree.getroot().iter("layer"):
+        found = layer.find("rt_info")
+        if found is None:
+            found = ElementTree.Element("rt_info")
+            before = [child.tag for child in layer].count("data")  # the order that OpenVINO writes
+            layer.insert(before, found)
+        ElementTree.SubElement(found, "attribute", name="precise", version="0")
+    return lambda file: tree.write(file, encoding="utf-8", xml_declaration=True)
+
+
 def _convert(
-    net: nn.Module, batch: int, threads: int, shape: tuple[int, int, int] | None
+    net: nn.Module, batch: int, threads: int, shape: tuple[int, int, int] | None, preprocess: bool
 ) -> tuple["openvino.Model", Callable[[torch.Tensor], torch.Tensor]]:
     """Return the model of `net`, and the model compiled for this CPU, after comparing its logits with the net's."""
     if not available():
@@ -107,16 +166,20 @@ def _convert(
     check_whole("threads", threads, 0)
     import openvino
 
-    net, shape = conversion.on_cpu(net), shape or spec_of(net).image
+    net, shape = conversion.on_cpu(net), conversion.image_shape(net, shape)
     conversion.check_shape(net, shape)
+    takes_bytes = conversion.takes_bytes(net, shape, preprocess)
     graph = _Graph(net)
-    images = graph.op.parameter([batch, *shape], np.float32)
+    images = graph.op.parameter([batch, *shape], np.uint8 if takes_bytes else np.float32, onnx_graph.INPUT)
     with torch.no_grad():
-        logits = graph.floats(graph.convert(net, images))
+        logits = graph.floats(graph.convert(net, graph.normalized(images, shape[0]) if takes_bytes else images))
     model = openvino.Model([logits], [images], spec_of(net).name)
+    model.input(0).set_names({onnx_graph.INPUT})
+    model.output(0).set_names({onnx_graph.OUTPUT})
     model.packed_weights = graph.packed_weights  # must live as long as the model, which reads them in place
     run = _compile(model, threads)
-    conversion.check(net, conversion.in_batches(run, batch), shape, "OpenVINO", conversion.may_flip(net))
+    compare = conversion.check_bytes if takes_bytes else conversion.check
+    compare(net, conversion.in_batches(run, batch), shape, "OpenVINO", conversion.may_flip(net))
     return model, run
 
 
@@ -130,14 +193,15 @@ def _compile(model: "openvino.Model", threads: int) -> Callable[[torch.Tensor], 
     # Images and logits are copied into and out of the request's memory. Calling the compiled model instead would have
     # an overhead larger than the run time of a small net. The default argument keeps the model alive.
     def run(images: torch.Tensor, _model: openvino.Model = model) -> torch.Tensor:
-        check_type("images", images, torch.Tensor, "normalized images, such as data.normalize(dataset.test_images)")
-        if images.dtype != torch.float32:
-            raise CourseError(f"images are {images.dtype}: pass normalized ones, data.normalize(dataset.test_images).")
-        if tuple(images.shape) != inputs.shape:
+        check_type("images", images, torch.Tensor, "images, such as dataset.test_images")
+        if tuple(images.shape) != inputs.shape:  # copyto would repeat a single image
             raise CourseError(
-                f"The net was compiled for images {inputs.shape}, but these are {tuple(images.shape)}: pass as many "
-                f"images of this shape, or compile the net with batch={len(images)}."
+                f"The model was compiled for images of the shape {inputs.shape}, but these have {tuple(images.shape)}: "
+                "pass as many as `batch` says, or compile the net again."
             )
+        if (images.dtype == torch.uint8) != (inputs.dtype == np.uint8):
+            wanted = "uint8 images" if inputs.dtype == np.uint8 else "normalized images (`data.normalize`)"
+            raise CourseError(f"The model takes {wanted}, but the images are {images.dtype}: pass such images.")
         np.copyto(inputs, images.cpu().numpy())
         request.infer()
         return torch.from_numpy(outputs.copy())
@@ -213,6 +277,18 @@ class _Graph:
             above = self.op.greater_equal(self.floats(node.node), self._constant(torch.tensor(0.0)))
             return self.op.select(above, self._constant(torch.tensor(1.0)), self._constant(torch.tensor(-1.0)))
         return node
+
+    def normalized(self, images, channels: int):
+        """Return uint8 images as `data.normalize` returns them: standardized and whitened."""
+        mean, std = (torch.tensor(values).view(1, -1, 1, 1) * 255 for values in STATISTICS[channels])
+        centred = self.op.subtract(self.op.convert(images, "f32"), self._constant(mean))
+        padded = self.op.divide(centred, self._constant(std))
+        for axis in (2, 3):  # reflected borders; OpenVINO would compute its own step for this, Pad, in bf16
+            side = self._size(padded)[axis]
+            order = self._shape([1, *range(side), side - 2])
+            padded = self.op.gather(padded, order, self._shape(axis))
+        kernel = self._constant(whitening_filter(channels=channels))
+        return self.op.convolution(padded, kernel, [1, 1], [0, 0], [0, 0], [1, 1])
 
     @singledispatchmethod
     def add(self, module: nn.Module, node):
@@ -442,7 +518,7 @@ class _Graph:
     def _constant(self, tensor: torch.Tensor):
         return self.op.constant(tensor.detach().float().contiguous().numpy())
 
-    def _shape(self, values: list[int]):
+    def _shape(self, values: list[int] | int):
         return self.op.constant(np.array(values, dtype=np.int64))
 
 

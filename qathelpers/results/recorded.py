@@ -5,11 +5,13 @@ from torch import nn
 from ..common import settings
 from ..common.errors import CourseError, check_type
 from ..common.files import files_in
+from ..data import readers, shapes
 from ..training import checkpoint
 from ..training.history import History
 from ..training.run import run_name
 from .runs import find_histories
 
+CLASSES = {"cifar10": readers.CLASSES, "shapes": shapes.CLASSES}
 RECORDED = settings.recorded_dir()  # has the folders results/ and checkpoints/
 
 
@@ -58,4 +60,5 @@ def recorded_net(name: str, arch: str = "convnet", data_name: str = "cifar10", s
     found = run_name(net.spec.name, config.get("seed", seed))
     if found != wanted:
         raise CourseError(f"{path} holds a {found}: replace it with a fresh copy.")
+    net.class_names = CLASSES.get(data_name, ())  # exported files name the classes
     return net

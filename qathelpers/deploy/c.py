@@ -1,0 +1,172 @@
+"""Write a net as one C99 file: no library, no memory allocation, packed weights, bytes in and scores out."""
+
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from ..common.errors import CourseError
+from ..common.files import write_atomically
+from ..data.batches import STATISTICS, whitening_filter
+from ..nets.architectures import spec_of
+from . import c_layers, conversion
+
+LAYERS = Path(__file__).with_name("layers.c")  # the functions that all programs share
+SECTION = re.compile(r"/\* --- (\w+) --- \*/\n")
+IDENTIFIER = re.compile(r"[A-Za-z_]\w*")
+COMPILERS = ("cc", "gcc", "clang")
+OPTIONS = ("-std=c99", "-O2")
+HEAD = """/* {title}
+
+   {source}
+
+   void {name}_scores(const uint8_t *image, float *scores);   writes {classes} scores; the largest one is the answer
+   int {name}_class(const uint8_t *image);                    returns the answer
+
+   An image has {count} bytes from 0 to 255: all {height} x {width} values of each colour, row by row{colours}.
+   {answers}
+
+   Compile with: cc -std=c99 -O3 -march=native -c FILE, or with -D{upper}_MAIN for a program that reads raw images. */
+#include <stdint.h>
+
+#ifndef STORED /* where weights are stored; `static` allows a program to change them */
+#define STORED static const
+#endif
+
+#define COLOURS {channels}
+#define HEIGHT {height}
+#define WIDTH {width}
+#define CLASSES {classes}
+{most}
+"""
+SIGNS = """typedef uint32_t Value; /* 32 signs: a bit is 1 for +1 and 0 for -1 */
+#define VALUES(channels) (((channels) + 31) / 32)
+"""
+FLOATS = """typedef float Value;
+#define VALUES(channels) (channels)
+"""
+
+
+def export_c(net: nn.Module, path: str | Path, name: str = "net", classes: Sequence[str] | None = None) -> Path:
+    """Write `net` as one C99 file that needs nothing else: images as bytes go in, scores come out.
+
+    The file has the functions NAME_scores and NAME_class and, if NAME_MAIN is defined, a program that reads raw images
+    and prints the class and the scores of each. If a C compiler is installed, it compiles the program, and the scores
+    of a random batch are compared with the logits of the net (`conversion.check`).
+
+    Args:
+        net: A ConvNet or LeNet with binary or ternary weights, and with floats or signs as activations.
+        path: The file to write.
+        name: What the names of the functions start with.
+        classes: The names of the classes, for the comment at the start; by default those of the data set that a
+            recorded net was trained on.
+
+    Returns:
+        The path.
+
+    Raises:
+        CourseError: If the net cannot be written (the message names the layer), if the program's scores differ from the
+            net's logits, or if `path` cannot be written.
+    """
+    if not isinstance(name, str) or not IDENTIFIER.fullmatch(name):
+        raise CourseError(f"{name!r} cannot start the name of a C function: use letters, digits and _.")
+    net, shape = conversion.on_cpu(net), spec_of(net).image
+    program = c_layers.program_of(net, shape)
+    outputs = conversion.check_shape(net, shape)
+    text = _text(net, program, name, conversion.class_names(net, classes, outputs), outputs)
+
+    def write(file: Path) -> None:
+        file.write_text(text, encoding="utf-8")
+        if compiler():
+            with tempfile.TemporaryDirectory() as folder:
+                source = Path(folder) / "net.c"
+                source.write_text(text, encoding="utf-8")
+                run = lambda images: run_c(source, images, name)  # noqa: E731
+                conversion.check_bytes(net, run, shape, "C", conversion.may_flip(net), c_layers.REMEDY)
+
+    write_atomically(Path(path), write)
+    return Path(path)
+
+
+def compiler() -> str | None:
+    """Return the path of a C compiler that is installed, or None."""
+    return next((found for name in COMPILERS if (found := shutil.which(name))), None)
+
+
+def run_c(
+    path: str | Path, images: torch.Tensor, name: str = "net", options: Sequence[str] = OPTIONS, command: str = ""
+) -> torch.Tensor:
+    """Compile a file that `export_c` wrote, and return the scores (n, classes) of uint8 images (n, channels, h, w).
+
+    Args:
+        path: The C file.
+        images: The images.
+        name: The `name` that the file was written with.
+        options: The options of the compiler.
+        command: The compiler; by default the first of cc, gcc and clang that is installed.
+
+    Raises:
+        CourseError: If no compiler is installed, if it fails, or if the images are not uint8.
+    """
+    command = command or compiler()
+    if command is None:
+        raise CourseError(f"No C compiler is installed: install one of {', '.join(COMPILERS)}.")
+    if images.dtype != torch.uint8:
+        raise CourseError(f"The program takes bytes, but the images are {images.dtype}: pass uint8 images.")
+    with tempfile.TemporaryDirectory() as folder:
+        program = Path(folder) / "net"
+        compiling = [command, *options, f"-D{name.upper()}_MAIN", str(path), "-o", str(program)]
+        done = subprocess.run(compiling, capture_output=True, text=True)  # noqa: S603
+        if done.returncode:
+            raise CourseError(f"{' '.join(compiling)} fails: {done.stderr.strip()}")
+        done = subprocess.run([str(program)], input=images.contiguous().numpy().tobytes(), capture_output=True)  # noqa: S603
+        if done.returncode:
+            raise CourseError(f"The C program fails: {done.stderr.decode(errors='replace').strip()}")
+    rows = [list(map(float, line.split()[1:])) for line in done.stdout.decode().splitlines()]
+    return torch.tensor(rows)
+
+
+def _text(net: nn.Module, program: c_layers.Program, name: str, classes: tuple[str, ...] | None, outputs: int) -> str:
+    """Return the C file: constants, weights, the functions that the program needs, and the calls."""
+    (channels, height, width), spec = program.image, spec_of(net)
+    mean, std = (torch.tensor(values) * 255 for values in STATISTICS[channels])
+    constants = c_layers.Program(program.image, program.has_signs)
+    for title, values in (("MEAN", mean), ("STD", std), ("WHITENING", whitening_filter(channels=channels).flatten())):
+        constants.add_array("float", title, values.numpy())
+    head = HEAD.format(
+        title=f"{spec.name} ({spec.arch}), {spec.bits}: a neural network for images of {height} x {width} pixels.",
+        source="Written by the course's `export_c`; weights and images need no other preparation.",
+        name=name,
+        upper=name.upper(),
+        classes=outputs,
+        channels=channels,
+        height=height,
+        width=width,
+        count=channels * height * width,
+        colours=", first red, then green, then blue" if channels > 1 else "",
+        answers=f"The answers, from 0: {', '.join(classes)}." if classes else "The answers are numbers, from 0.",
+        most="\n".join(f"#define MOST_{title} {count}" for title, count in sorted(program.most.items())),
+    )
+    calls = ["normalize(image);", *program.calls]
+    body = "\n".join(f"    {call}" for call in calls)
+    scores = (
+        f"/* The net, layer by layer. */\nvoid {name}_scores(const uint8_t *image, float *scores)\n{{\n{body}\n"
+        "    for (int i = 0; i < CLASSES; i++)\n        scores[i] = features[i];\n}\n"
+    )
+    functions = _functions(program.sections, name)
+    main = functions.pop("main")
+    parts = [head, SIGNS if program.has_signs else FLOATS, *constants.arrays, *functions.values()]
+    return "\n".join([*parts, *program.arrays, "", scores, main])
+
+
+def _functions(sections: set[str], name: str) -> dict[str, str]:
+    """Return the chosen sections of layers.c, in its order."""
+    _, *parts = SECTION.split(LAYERS.read_text(encoding="utf-8"))
+    texts = dict(zip(parts[::2], parts[1::2], strict=True))
+    texts = {title: text for title, text in texts.items() if title in sections}
+    return {title: text.replace("PREFIX", name.upper()).replace("prefix", name) for title, text in texts.items()}
