@@ -16,6 +16,7 @@ def test_every_backend_is_timed():
     assert {"PyTorch fp32", "ONNX Runtime int8", "OpenVINO W1A1"} <= set(table.index)
     assert (table["ms per image"] >= 0).all() and table.loc["PyTorch fp32", "speedup"] == 1
     assert table.loc["OpenVINO W1A1", "kB"] < table.loc["PyTorch fp32", "kB"] / 10
+    assert (table["file kB"] >= table["kB"]).all()  # a file holds more than weights
     assert torch.get_num_threads() == threads
 
 

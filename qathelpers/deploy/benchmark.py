@@ -1,5 +1,6 @@
 """Compare the inference speed, accuracy and size of nets on this CPU, in PyTorch, ONNX Runtime and OpenVINO."""
 
+import copy
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -13,17 +14,19 @@ from ..analysis import costs
 from ..common import hardware
 from ..common.errors import CourseError
 from ..common.timing import alternate, medians
+from ..data import shapes
 from ..data.batches import normalize
 from ..data.dataset import Dataset
 from ..nets import packing
-from ..nets.architectures import build, spec_of
+from ..nets.architectures import build
 from ..nets.schemes import SCHEMES
 from ..results.recorded import recorded_net
-from . import onnx_export, openvino_export
+from . import int8_export, onnx_export, openvino_export
 
 REPEATS = 15
 SECONDS_PER_TURN = 0.05  # each turn has as many calls as fit; far longer than the resolution of the clock
 TEST_BATCH = 100
+CALIBRATION = 256  # images
 
 Forward = Callable[[torch.Tensor], torch.Tensor]
 
@@ -31,8 +34,11 @@ Forward = Callable[[torch.Tensor], torch.Tensor]
 def inference(batch: int = 1, threads: int = 1, arch: str = "convnet", repeats: int = REPEATS) -> pd.DataFrame:
     """Time the inference of the nets of one architecture in each backend.
 
-    PyTorch runs the float net and the simulated W1A1 net, ONNX Runtime the float net and the 8-bit net, OpenVINO the
-    float net, the 8-bit net and the W1A1 net. The backends take turns in one process.
+    PyTorch runs the float net and the simulated W1A1 net. ONNX Runtime runs the float net, the same net quantized to 8
+    bits by ONNX Runtime itself (`int8_export`), and the trained 8-bit net as a QCDQ file. OpenVINO runs the float net,
+    the 8-bit net and the W1A1 net. Where the processor is fast at bf16, PyTorch and OpenVINO also run the float net in
+    bf16, which is OpenVINO's default there. The backends take turns in one process. All of them get normalized images,
+    so the normalization is not part of any time.
 
     Args:
         batch: The number of images per call.
@@ -42,7 +48,7 @@ def inference(batch: int = 1, threads: int = 1, arch: str = "convnet", repeats: 
 
     Returns:
         One row per backend, with the columns `ms per image` (median), `speedup` (compared with PyTorch's float net),
-        `kB` (size of the file with the weights), `batch` and `threads`.
+        `kB` (size of the packed weights), `file kB` (size of what the backend loads), `batch` and `threads`.
 
     Raises:
         CourseError: If the extra packages are not installed.
@@ -51,8 +57,9 @@ def inference(batch: int = 1, threads: int = 1, arch: str = "convnet", repeats: 
     torch.set_num_threads(threads)
     try:
         with torch.no_grad(), tempfile.TemporaryDirectory() as folder:
-            backends = _backends(arch, batch, threads, Path(folder))
-            forwards = {name: forward for name, (forward, _) in backends.items()}
+            drawn, _ = shapes.make(CALIBRATION, 1)[:2]  # times do not depend on the images
+            backends = _backends(arch, batch, threads, Path(folder), drawn)
+            forwards = {name: forward for name, (forward, *_) in backends.items()}
             seconds = _time(forwards, torch.randn(batch, 3, 32, 32), repeats)
     finally:
         torch.set_num_threads(threads_before)
@@ -62,12 +69,13 @@ def inference(batch: int = 1, threads: int = 1, arch: str = "convnet", repeats: 
             "ms per image": 1000 * seconds[name] / batch,
             "speedup": seconds["PyTorch fp32"] / seconds[name],
             "kB": size,
+            "file kB": loaded,
             "batch": batch,
             "threads": threads,
         }
-        for name, (_, size) in backends.items()
+        for name, (_, size, loaded) in backends.items()
     ]
-    return pd.DataFrame(rows).round({"ms per image": 3, "speedup": 2, "kB": 0}).set_index("backend")
+    return pd.DataFrame(rows).round({"ms per image": 3, "speedup": 2, "kB": 0, "file kB": 0}).set_index("backend")
 
 
 @torch.no_grad()
@@ -80,10 +88,11 @@ def accuracies(dataset: Dataset, arch: str = "convnet") -> pd.Series:
     count = len(labels) // TEST_BATCH * TEST_BATCH
     correct = {}
     with tempfile.TemporaryDirectory() as folder:
-        backends = _backends(arch, TEST_BATCH, torch.get_num_threads(), Path(folder))
+        calibration = dataset.train_images[:CALIBRATION]
+        backends = _backends(arch, TEST_BATCH, torch.get_num_threads(), Path(folder), calibration)
         for part, expected in zip(images[:count].split(TEST_BATCH), labels[:count].split(TEST_BATCH), strict=True):
             normalized = normalize(part)
-            for name, (forward, _) in backends.items():
+            for name, (forward, *_) in backends.items():
                 correct[name] = correct.get(name, 0) + (forward(normalized).argmax(1) == expected).sum().item()
     return pd.Series(correct, name="accuracy") / count
 
@@ -156,38 +165,54 @@ def _net(name: str, arch: str) -> nn.Module:
         return build(name, arch).eval()
 
 
-def _backends(arch: str, batch: int, threads: int, folder: Path) -> dict[str, tuple[Forward, float]]:
-    """Return for each backend the function that runs its net, and the size of the net's weights in kB."""
+def _backends(
+    arch: str, batch: int, threads: int, folder: Path, calibration: torch.Tensor
+) -> dict[str, tuple[Forward, float, float]]:
+    """Return for each backend the function that runs its net on normalized images, and two sizes in kB.
+
+    The sizes are those of the packed weights and of what the backend loads.
+    """
     if onnx_export.missing() or not openvino_export.available():
         raise CourseError("The benchmark needs extra packages: run `pip install -e '.[deploy]'` in the course folder.")
     float_net, int8_net, xnor_net = (_net(name, arch) for name in ("PytorchNN", "Int8NN", "XnorNN"))
-    float_file = onnx_export.export(float_net, folder / "float.onnx", images=batch)
-    int8_file = onnx_export.export(int8_net, folder / "int8.onnx", images=batch)
-    packed = {spec_of(net).name: packing.kilobytes(net) for net in (float_net, int8_net, xnor_net)}
-
-    def onnx_runtime(path: Path) -> tuple[Forward, float]:
-        return onnx_export.session(path, exact=False, threads=threads), path.stat().st_size / 1000
-
-    backends = {
-        "PyTorch fp32": (float_net, packed["PytorchNN"]),
-        "PyTorch W1A1, simulated": (xnor_net, packed["PytorchNN"]),
-        "ONNX Runtime fp32": onnx_runtime(float_file),
-        "ONNX Runtime int8": onnx_runtime(int8_file),
-        "OpenVINO fp32": (openvino_export.compiled(float_net, batch, threads), packed["PytorchNN"]),
-        "OpenVINO int8": (openvino_export.compiled(int8_net, batch, threads), packed["Int8NN"]),
-        "OpenVINO W1A1": (openvino_export.compiled(xnor_net, batch, threads), packed["XnorNN"]),
+    files = {
+        "fp32": onnx_export.export(float_net, folder / "float.onnx", preprocess=False),
+        "int8": int8_export.export_int8(float_net, folder / "int8.onnx", calibration, preprocess=False),
+        "int8, QCDQ": onnx_export.export(int8_net, folder / "qcdq.onnx", preprocess=False),
     }
+    nets = {"fp32": float_net, "int8": int8_net, "W1A1": xnor_net}
+    packed = {title: packing.kilobytes(net) for title, net in nets.items()}
+    floats, in_bf16 = packed["fp32"], packed["fp32"] / 2
+    backends = {
+        "PyTorch fp32": (_channels_last(float_net), floats, floats),
+        "PyTorch W1A1, simulated": (_channels_last(xnor_net), floats, floats),
+    }
+    for title, path in files.items():
+        session = onnx_export.session(path, exact=False, threads=threads)
+        backends[f"ONNX Runtime {title}"] = (session, packed[title.partition(",")[0]], _file_kilobytes([path]))
+    for title, net in nets.items():
+        size = _file_kilobytes(openvino_export.save(net, folder / "net.xml", preprocess=False))
+        backends[f"OpenVINO {title}"] = (openvino_export.compiled(net, batch, threads), packed[title], size)
     if hardware.bf16_is_fast(torch.device("cpu")):
-        backends["PyTorch bf16"] = (_in_bf16(float_net), packed["PytorchNN"] / 2)
+        backends["PyTorch bf16"] = (_in_bf16(float_net), in_bf16, in_bf16)
+        run = openvino_export.compiled(float_net, batch, threads, precision=None)
+        backends["OpenVINO bf16"] = (run, *backends["OpenVINO fp32"][1:])
     return backends
 
 
-def _in_bf16(net: nn.Module) -> Forward:
-    def forward(images: torch.Tensor) -> torch.Tensor:
-        with torch.autocast("cpu", torch.bfloat16):
-            return net(images)
+def _file_kilobytes(paths: list[Path]) -> float:
+    return sum(path.stat().st_size for path in paths) / 1000
 
-    return forward
+
+def _channels_last(net: nn.Module) -> Forward:
+    net = net.to(memory_format=torch.channels_last)
+    return lambda images: net(images.contiguous(memory_format=torch.channels_last))
+
+
+def _in_bf16(net: nn.Module) -> Forward:
+    """Return the forward pass of a copy of `net` whose weights are bf16, so that no call has to convert them."""
+    forward = _channels_last(copy.deepcopy(net).bfloat16())
+    return lambda images: forward(images.bfloat16()).float()
 
 
 def _time(forwards: dict[str, Forward], images: torch.Tensor, repeats: int) -> dict[str, float]:

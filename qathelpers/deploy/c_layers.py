@@ -17,7 +17,6 @@ from . import conversion
 
 REMEDY = "export a net with binary or ternary weights, and floats or signs as activations, such as XnorNN"
 PER_LINE = 16  # numbers in a line of an array
-CODES = np.array([0, 1, 2], np.uint8)  # of the ternary weights 0, 1 and -1
 
 
 @dataclass
@@ -144,9 +143,9 @@ class _Writer:
     def _stem(self, stem: DCTStem, norm: nn.BatchNorm2d) -> None:
         gain, shift = self._affine(norm, torch.ones(1))
         height, width = self._output(stem.filters.shape[2], stem.stride, stem.padding)
-        filters = stem.filters.permute(2, 3, 1, 0).flatten(0, 2)  # (values of a patch, filters)
+        bits, filters = _packed(stem.filters.long().permute(2, 3, 1, 0).flatten(0, 2))  # (values of a patch, filters)
         settings = (stem.filters.shape[1], len(stem.filters), stem.filters.shape[2], stem.stride, stem.padding)
-        self._add_layer("stem", settings, 8, filters.numpy().astype(np.int8).view(np.uint8), gain, shift, "floats")
+        self._add_layer("stem", settings, bits, filters, gain, shift, "floats")
         self.program.need(SUMS=width * len(stem.filters), OUTPUTS=len(stem.filters), STEM=width * stem.channels)
         self.program.need(INPUTS=height * width * self.program.values(stem.channels))
         self.side = (height, width)
@@ -296,11 +295,13 @@ def _sign_words(patches: torch.Tensor) -> np.ndarray:
 
 
 def _packed(levels: torch.Tensor) -> tuple[int, np.ndarray]:
-    """Return the bits per weight and the bytes of the weights (values of a patch, outputs), packed row by row."""
-    if (levels.abs() == 1).all():
-        return 1, np.packbits((levels > 0).numpy(), axis=1, bitorder="little")
+    """Return the bits per weight and the bytes of the weights (values of a patch, outputs), packed row by row.
+
+    Eight outputs take one byte if all weights are signs. They take two bytes if all are -1, 0 or 1: one byte says which
+    weights are 1, the other one which are -1. Other weights take a byte each.
+    """
+    numbers = np.pad(levels.numpy(), [(0, 0), (0, -levels.shape[1] % 8)])
     if levels.abs().max() > 1:
-        return 8, levels.numpy().astype(np.int8).view(np.uint8)
-    codes = CODES[levels.numpy() % 3]  # -1 is 2 modulo 3
-    codes = np.pad(codes, [(0, 0), (0, -codes.shape[1] % 4)]).reshape(len(codes), -1, 4)
-    return 2, (codes << np.array([0, 2, 4, 6], np.uint8)).sum(2, dtype=np.uint8)
+        return 8, numbers.astype(np.int8).view(np.uint8)
+    plus, minus = (np.packbits(numbers == level, axis=1, bitorder="little") for level in (1, -1))
+    return (1, plus) if (levels != 0).all() else (2, np.stack([plus, minus], axis=2).reshape(len(plus), -1))

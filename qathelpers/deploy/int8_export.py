@@ -15,6 +15,7 @@ from torch import nn
 
 from ..common.errors import CourseError
 from ..common.files import write_atomically
+from ..data.batches import normalize
 from ..nets import weights
 from ..nets.quantizers import bits_of
 from . import conversion, onnx_export, onnx_graph
@@ -24,7 +25,13 @@ FEWEST = 16  # images from which the ranges of activations can be estimated at a
 REMEDY = "take the float net (PytorchNN) or an 8-bit net (Int8NN)"
 
 
-def export_int8(net: nn.Module, path: str | Path, images: torch.Tensor, classes: Sequence[str] | None = None) -> Path:
+def export_int8(
+    net: nn.Module,
+    path: str | Path,
+    images: torch.Tensor,
+    preprocess: bool = True,
+    classes: Sequence[str] | None = None,
+) -> Path:
     """Export `net` to an ONNX file whose convolutions ONNX Runtime computes in 8-bit integers (QLinearConv).
 
     `onnx_export.export` keeps the quantizers of the training. Where its graph leaves a float between two layers, as in
@@ -37,14 +44,15 @@ def export_int8(net: nn.Module, path: str | Path, images: torch.Tensor, classes:
         path: The file to write.
         images: Calibration images, uint8 (n, channels, h, w): some hundred training images. The ranges of the
             activations are those that occur on these images.
+        preprocess: Whether the file takes uint8 images and normalizes them; otherwise it takes normalized floats.
         classes: See `onnx_export.export`.
 
     Returns:
-        The path. The file takes uint8 images, as those of `onnx_export.export` do.
+        The path.
 
     Raises:
-        CourseError: If activations have other quantizers, if the images are too few or not uint8, if a package is missing, or if
-            `path` cannot be written.
+        CourseError: If activations have other quantizers, if the images are too few or not uint8, if a package is
+            missing, or if `path` cannot be written.
 
     Reference:
         B. Jacob et al., Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference
@@ -63,8 +71,8 @@ def export_int8(net: nn.Module, path: str | Path, images: torch.Tensor, classes:
 
     def write(file: Path) -> None:
         with tempfile.TemporaryDirectory() as folder:
-            source = onnx_export.export(floats, Path(folder) / "float.onnx", preprocess=True, classes=classes)
-            _quantize(source, file, images)
+            source = onnx_export.export(floats, Path(folder) / "float.onnx", preprocess=preprocess, classes=classes)
+            _quantize(source, file, images if preprocess else normalize(images))
 
     write_atomically(Path(path), write)
     return Path(path)

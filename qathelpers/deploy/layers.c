@@ -44,29 +44,29 @@ static void normalize(const uint8_t *image)
             }
 }
 
-/* Unpack the weights from one input value to all outputs: -1 and 1, or -1, 0 and 1, or whole numbers of a byte. */
+/* Unpack the weights from one input value to all outputs: -1 and 1, or -1, 0 and 1, or whole numbers of a byte.
+   Eight outputs at a time share one or two bytes, so a compiler can unpack them with a few instructions. */
 static void unpack(const Layer *layer, int number, float *levels)
 {
     int outputs = layer->outputs;
-    const uint8_t *bytes = (const uint8_t *)layer->weights + number * ((outputs * layer->bits + 7) / 8);
+    const uint8_t *bytes = (const uint8_t *)layer->weights + number * ((outputs + 7) / 8 * layer->bits);
 
-    if (layer->bits == 1)
-        for (int o = 0; o < outputs; o++)
-            levels[o] = (bytes[o / 8] >> o % 8 & 1) ? 1.0f : -1.0f;
-    else if (layer->bits == 2) /* 0 stands for 0, 1 for 1 and 2 for -1 */
-        for (int o = 0; o < outputs; o++) {
-            int code = bytes[o / 4] >> o % 4 * 2 & 3;
-            levels[o] = code == 1 ? 1.0f : code == 2 ? -1.0f : 0.0f;
-        }
-    else
-        for (int o = 0; o < outputs; o++)
-            levels[o] = (float)(int8_t)bytes[o];
+    for (int o = 0; o < outputs; o += 8, bytes += layer->bits, levels += 8)
+        if (layer->bits == 1)
+            for (int i = 0; i < 8; i++)
+                levels[i] = (float)((bytes[0] >> i & 1) * 2 - 1);
+        else if (layer->bits == 2) /* the first byte has a bit for each 1, the second one for each -1 */
+            for (int i = 0; i < 8; i++)
+                levels[i] = (float)((bytes[0] >> i & 1) - (bytes[1] >> i & 1));
+        else
+            for (int i = 0; i < 8; i++)
+                levels[i] = (float)(int8_t)bytes[i];
 }
 
 /* Compute one row of sums of a layer whose inputs are real numbers. Weights are unpacked once per row. */
 static void row_of_floats(const Layer *layer, const void *values, int height, int width, int y)
 {
-    static float levels[MOST_OUTPUTS];
+    static float levels[(MOST_OUTPUTS + 7) / 8 * 8];
     int outputs = layer->outputs, columns = output_side(layer, width);
 
     for (int i = 0; i < columns * outputs; i++)
