@@ -20,7 +20,7 @@ LAYERS = Path(__file__).with_name("layers.c")  # the functions that all programs
 SECTION = re.compile(r"/\* --- (\w+) --- \*/\n")
 IDENTIFIER = re.compile(r"[A-Za-z_]\w*")
 COMPILERS = ("cc", "gcc", "clang")
-OPTIONS = ("-std=c99", "-O2")
+OPTIONS = ("-std=c99", "-O3")
 HEAD = """/* {title}
 
    {source}
@@ -43,6 +43,9 @@ HEAD = """/* {title}
 #define WIDTH {width}
 #define CLASSES {classes}
 {most}
+
+void {name}_scores(const uint8_t *image, float *scores);
+int {name}_class(const uint8_t *image);
 """
 SIGNS = """typedef uint32_t Value; /* 32 signs: a bit is 1 for +1 and 0 for -1 */
 #define VALUES(channels) (((channels) + 31) / 32)
@@ -134,10 +137,11 @@ def run_c(
 def _text(net: nn.Module, program: c_layers.Program, name: str, classes: tuple[str, ...] | None, outputs: int) -> str:
     """Return the C file: constants, weights, the functions that the program needs, and the calls."""
     (channels, height, width), spec = program.image, spec_of(net)
-    mean, std = (torch.tensor(values) * 255 for values in STATISTICS[channels])
+    mean, std = (torch.tensor(values, dtype=torch.float64) * 255 for values in STATISTICS[channels])
+    kernel = whitening_filter(channels=channels).double() / std.view(1, -1, 1, 1)  # (out, in, 3, 3)
     constants = c_layers.Program(program.image, program.has_signs)
-    for title, values in (("MEAN", mean), ("STD", std), ("WHITENING", whitening_filter(channels=channels).flatten())):
-        constants.add_array("float", title, values.numpy())
+    constants.add_array("float", "MEAN", mean.float().numpy())
+    constants.add_array("float", "FILTER", kernel.permute(2, 3, 1, 0).flatten().float().numpy())
     head = HEAD.format(
         title=f"{spec.name} ({spec.arch}), {spec.bits}: a neural network for images of {height} x {width} pixels.",
         source="Written by the course's `export_c`; weights and images need no other preparation.",

@@ -27,21 +27,25 @@ static int reflect(int place, int side)
     return place < 0 ? -place : place < side ? place : 2 * side - 2 - place;
 }
 
-/* Standardize and whiten an image: subtract MEAN, divide by STD, apply the 3 x 3 filter WHITENING. */
+/* Standardize and whiten an image: subtract the mean colour, then apply a 3 x 3 filter.
+
+   FILTER is the whitening filter divided by the standard deviations; its last index is the output. */
 static void normalize(const uint8_t *image)
 {
     for (int y = 0; y < HEIGHT; y++)
-        for (int x = 0; x < WIDTH; x++)
-            for (int out = 0; out < COLOURS; out++) {
-                float sum = 0;
-                for (int c = 0; c < COLOURS; c++)
-                    for (int i = 0; i < 9; i++) {
-                        int from_y = reflect(y + i / 3 - 1, HEIGHT), from_x = reflect(x + i % 3 - 1, WIDTH);
-                        float byte = image[(c * HEIGHT + from_y) * WIDTH + from_x];
-                        sum += (byte - MEAN[c]) / STD[c] * WHITENING[(out * COLOURS + c) * 9 + i];
-                    }
-                pixels[(y * WIDTH + x) * COLOURS + out] = sum;
+        for (int x = 0; x < WIDTH; x++) {
+            float *to = pixels + (y * WIDTH + x) * COLOURS;
+            for (int out = 0; out < COLOURS; out++)
+                to[out] = 0;
+            for (int i = 0; i < 9; i++) {
+                int from = reflect(y + i / 3 - 1, HEIGHT) * WIDTH + reflect(x + i % 3 - 1, WIDTH);
+                for (int c = 0; c < COLOURS; c++) {
+                    float value = (float)image[c * HEIGHT * WIDTH + from] - MEAN[c];
+                    for (int out = 0; out < COLOURS; out++)
+                        to[out] += value * FILTER[(i * COLOURS + c) * COLOURS + out];
+                }
             }
+        }
 }
 
 /* Unpack the weights from one input value to all outputs: -1 and 1, or -1, 0 and 1, or whole numbers of a byte.
