@@ -4,7 +4,7 @@ PYTHON ?= python3
 TORCH ?= auto
 BIN := .venv/bin
 
-.PHONY: environment run lab test lint notebooks badges wheel bundle site slides bench clean
+.PHONY: environment run lab test lint notebooks badges wheel bundle site slides demo bench clean
 
 run: environment  ## train the three nets and compare them; EPOCHS=n, DATA=auto|cifar10|shapes, ARCH=convnet|sharpnet|lenet
 	$(BIN)/python -m qathelpers run $(if $(EPOCHS),--epochs $(EPOCHS)) $(if $(DATA),--data $(DATA)) $(if $(ARCH),--arch $(ARCH))
@@ -43,6 +43,9 @@ slides: environment  ## make a page of slides from each notebook, in build/slide
 
 bench: environment  ## measure how fast training is on this machine
 	$(BIN)/python -m tools.training_benchmark
+
+demo: environment  ## build a page on which low-bit nets run in a browser; SERVE=1 serves it, ADDRESS=0.0.0.0 to a whole room
+	$(BIN)/python -m qathelpers demo $(if $(SERVE),--serve) $(if $(ADDRESS),--address $(ADDRESS))
 
 clean:  ## remove the environment and the caches; data and runs stay
 	rm -rf .venv build dist .pytest_cache .ruff_cache .hypothesis

@@ -250,6 +250,21 @@ def bench_sizes_command(arch: str) -> None:
     print(benchmark.sizes(names, arch).to_string(na_rep="-"))
 
 
+@main.command("demo")
+@click.option("--out", type=click.Path(path_type=Path), default=Path("build/demo/index.html"), show_default=True)
+@click.option("--serve", is_flag=True, help="Serve the page over HTTP after it was built.")
+@click.option("--address", default="127.0.0.1", show_default=True, help="0.0.0.0 lets a whole room open the page.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 takes a free one.")
+def demo_command(out: Path, serve: bool, address: str, port: int) -> None:
+    """Build a page on which three low-bit nets run in a browser; it opens from the disk, without a network."""
+    from .deploy import demo  # not at the top: the other commands do not need it
+
+    path = demo.build(out)
+    print(f"saved {path}, {path.stat().st_size / 1000:.0f} kB: open it in a browser")
+    if serve:
+        demo.serve(path, address, port)
+
+
 def _default_epochs(arch: str) -> int:
     normal, on_fast_device = EPOCHS.get(arch.partition("-x")[0], EPOCHS["convnet"])
     return on_fast_device if hardware.is_fast(hardware.best_device()) else normal
