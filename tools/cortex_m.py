@@ -127,7 +127,7 @@ def run(path: Path, images: torch.Tensor, name: str = "net") -> Measurement:
 
 
 def _call(folder: Path, *command: str) -> str:
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=LIMIT)  # noqa: S603
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=LIMIT)
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)} fails: {done.stderr.strip()}")
     return done.stdout + (done.stderr if command[0] == EMULATOR else "")

@@ -10,9 +10,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from ..common.errors import CourseError
-from ..common.files import write_atomically
+from ..common.errors import CourseError, check_type
+from ..common.files import as_path, check_readable, write_atomically
 from ..data.batches import STATISTICS, whitening_filter
+from ..nets import weights
 from ..nets.architectures import spec_of
 from . import c_layers, conversion
 
@@ -78,7 +79,8 @@ def export_c(net: nn.Module, path: str | Path, name: str = "net", classes: Seque
     """
     if not isinstance(name, str) or not IDENTIFIER.fullmatch(name):
         raise CourseError(f"{name!r} cannot start the name of a C function: use letters, digits and _.")
-    net, shape = conversion.on_cpu(net), spec_of(net).image
+    weights.check_net(net)
+    path, net, shape = as_path("path", path), conversion.on_cpu(net), spec_of(net).image
     program = c_layers.program_of(net, shape)
     outputs = conversion.check_shape(net, shape)
     text = _text(net, program, name, conversion.class_names(net, classes, outputs), outputs)
@@ -92,8 +94,8 @@ def export_c(net: nn.Module, path: str | Path, name: str = "net", classes: Seque
                 run = lambda images: run_c(source, images, name)  # noqa: E731
                 conversion.check_bytes(net, run, shape, "C", conversion.may_flip(net), c_layers.REMEDY)
 
-    write_atomically(Path(path), write)
-    return Path(path)
+    write_atomically(path, write)
+    return path
 
 
 def compiler() -> str | None:
@@ -119,6 +121,9 @@ def run_c(
     command = command or compiler()
     if command is None:
         raise CourseError(f"No C compiler is installed: install one of {', '.join(COMPILERS)}.")
+    check_type("images", images, torch.Tensor, "uint8 images, such as dataset.test_images")
+    path = as_path("path", path)
+    check_readable(path, "a C file", "write it with export_c first")
     if images.dtype != torch.uint8:
         raise CourseError(f"The program takes bytes, but the images are {images.dtype}: pass uint8 images.")
     with tempfile.TemporaryDirectory() as folder:

@@ -14,7 +14,7 @@ from pathlib import Path
 from torch import nn
 
 from ..common.errors import CourseError
-from ..common.files import write_atomically
+from ..common.files import as_path, write_atomically
 from ..nets.architectures import spec_of
 from ..results.recorded import recorded_history, recorded_net
 from . import c
@@ -95,6 +95,7 @@ def build(path: str | Path, arch: str = "convnet", names: Sequence[str] = NETS) 
         CourseError: If a compiler for WebAssembly is missing, if a net is not recorded or cannot be written in C, or if
             `path` cannot be written.
     """
+    path = as_path("path", path)
     nets = [recorded_net(name, arch) for name in names]
     about = [_about(net, compile_net(net), arch) for net in nets]
     accuracy = recorded_history("PytorchNN", arch).test_acc
@@ -106,8 +107,8 @@ def build(path: str | Path, arch: str = "convnet", names: Sequence[str] = NETS) 
     }
     text = TEMPLATE.read_text(encoding="utf-8")
     text = text.replace(PLACE, json.dumps(course).replace("<", "\\u003c"))
-    write_atomically(Path(path), lambda file: file.write_text(text, encoding="utf-8"))
-    return Path(path)
+    write_atomically(path, lambda file: file.write_text(text, encoding="utf-8"))
+    return path
 
 
 def compile_net(net: nn.Module) -> bytes:

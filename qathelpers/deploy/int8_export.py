@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..common.errors import CourseError
-from ..common.files import write_atomically
+from ..common.errors import CourseError, check_type
+from ..common.files import as_path, write_atomically
 from ..data.batches import normalize
 from ..nets import weights
 from ..nets.quantizers import bits_of
@@ -59,6 +59,9 @@ def export_int8(
         (arXiv 1712.05877).
     """
     onnx_export.check_packages()
+    weights.check_net(net)
+    check_type("images", images, torch.Tensor, "uint8 images, such as dataset.train_images[:256]")
+    path = as_path("path", path)
     for quantizer in conversion.activation_quantizers(net):
         if bits_of(quantizer) != BITS or quantizer.is_signed or (quantizer.zero_point() != 0).any():
             raise CourseError(f"The net's activations have levels that 8 unsigned bits would replace: {REMEDY}.")
@@ -74,8 +77,8 @@ def export_int8(
             source = onnx_export.export(floats, Path(folder) / "float.onnx", preprocess=preprocess, classes=classes)
             _quantize(source, file, images if preprocess else normalize(images))
 
-    write_atomically(Path(path), write)
-    return Path(path)
+    write_atomically(path, write)
+    return path
 
 
 def in_floats(net: nn.Module) -> nn.Module:
