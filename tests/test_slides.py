@@ -27,7 +27,7 @@ def kinds(*cells):
 
 
 def test_sections_and_cells_become_slides_and_exercises_are_left_out():
-    cells = [text("## A"), text("short"), code(), text("long " * 200), code("w", "shows-a-widget"), text("### B")]
+    cells = [text("## A"), text("short"), code(), text("long " * 200), code("w", "shows-photographs"), text("### B")]
     assert kinds(*cells) == ["slide", "-", "subslide", "notes", "skip", "subslide"]
     exercises = [text("## Exercises"), text("**1.** ?"), code(), text("## What we have seen")]
     assert kinds(*exercises) == ["skip", "skip", "skip", "slide"]
