@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable, Sequence
 
 import torch
+import torch.nn.functional as F
 from brevitas.proxy.runtime_quant import ActQuantProxyFromInjectorBase
 from torch import nn
 
@@ -43,6 +44,28 @@ class GlobalMax(nn.Module):
         return x.amax((2, 3), keepdim=True)
 
 
+class PlainStem(nn.Module):
+    """A `DCTStem` as one convolution, whose filters are negated and repeated.
+
+    The filters are joined in the forward pass: PyTorch's exporter would merge the BatchNorm that follows into filters
+    that are ready, and the file would lack the output of the stem, which `compare_layers` looks for.
+
+    Args:
+        stem: The stem to replace.
+    """
+
+    def __init__(self, stem: DCTStem) -> None:
+        super().__init__()
+        self.stride, self.padding, self.repeats = stem.stride, stem.padding, stem.repeats
+        self.register_buffer("filters", stem.filters.clone())
+        self.register_buffer("negated", -stem.filters)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Return responses (n, channels, h', w') for images (n, inputs, h, w)."""
+        filters = torch.cat([self.filters, self.negated] * self.repeats)
+        return F.conv2d(images, filters, stride=self.stride, padding=self.padding)
+
+
 def portable(net: nn.Module) -> nn.Module:
     """Return a copy of `net` for `torch.export`, for example for ExecuTorch: the same function of simpler operators.
 
@@ -70,16 +93,8 @@ def with_plain_stem(net: nn.Module) -> nn.Module:
     for parent in list(net.modules()):
         for name, child in list(parent.named_children()):
             if isinstance(child, DCTStem) and not differs_from(child, DCTStem):
-                setattr(parent, name, _as_convolution(child))
-    return _as_convolution(net) if type(net) is DCTStem else net
-
-
-def _as_convolution(stem: DCTStem) -> nn.Conv2d:
-    filters = torch.cat([stem.filters, -stem.filters] * stem.repeats)
-    size = tuple(filters.shape[2:])
-    convolution = nn.Conv2d(filters.shape[1], len(filters), size, stem.stride, stem.padding, bias=False)
-    convolution.weight = nn.Parameter(filters.clone(), requires_grad=False)
-    return convolution.eval()
+                setattr(parent, name, PlainStem(child))
+    return PlainStem(net) if type(net) is DCTStem else net
 
 
 def image_shape(net: nn.Module, shape: tuple[int, ...] | None) -> tuple[int, ...]:
