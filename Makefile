@@ -22,7 +22,7 @@ lint: environment
 notebooks: EXTRAS += deploy
 notebooks: environment  ## execute all notebooks in place, on CIFAR-10, and write their solutions
 	rm -rf runs/notebooks
-	QAT_DATA=cifar10 QAT_RESULTS_DIR=$(CURDIR)/runs/notebooks $(BIN)/python -m tools.notebooks notebooks/*.ipynb
+	QAT_DATA=cifar10 QAT_RESULTS_DIR="$(CURDIR)/runs/notebooks" $(BIN)/python -m tools.notebooks notebooks/*.ipynb
 
 badges: environment  ## copy the repository's address and the version into the notebooks and the README
 	$(BIN)/python -m tools.badges
@@ -52,4 +52,4 @@ clean:  ## remove the environment and the caches; data and runs stay
 
 # TORCH=cpu|cuda|auto chooses the build of PyTorch, EXTRAS names more extras of pyproject.toml
 environment:
-	@$(PYTHON) tools/install.py --torch $(TORCH) $(EXTRAS)
+	@"$(PYTHON)" tools/install.py --torch $(TORCH) $(EXTRAS)

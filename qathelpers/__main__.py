@@ -1,5 +1,6 @@
 """The course from a terminal: `qat COMMAND`, or `python -m qathelpers COMMAND`; `qat --help` lists the commands."""
 
+import glob
 import importlib.util
 import os
 import subprocess
@@ -12,7 +13,7 @@ from torch import nn
 from . import check_environment
 from .analysis import plots
 from .common import distributed, hardware, settings
-from .common.errors import MAX_SEED, CourseError
+from .common.errors import MAX_SEED, CourseError, sentence
 from .data.cifar10 import NAMES, cache_file, load
 from .nets import weights
 from .nets.architectures import ARCHITECTURES, architecture, build
@@ -24,6 +25,8 @@ from .results.runs import find_histories, load_or_train, plan, run_folder
 from .results.tables import summarize, table
 from .training import overwriting
 from .training.history import History
+from .training.run import run_name
+from .training.schema import MAX_EPOCHS
 
 COURSE_NETS = ("PytorchNN", "TernaryNN", "BinaryNN")
 
@@ -34,14 +37,26 @@ COURSE_NETS = ("PytorchNN", "TernaryNN", "BinaryNN")
 EPOCHS = {"lenet": (100, 100), "convnet": (5, 10), "sharpnet": (14, 14)}
 
 
+INTERRUPTED = 130  # the exit status of a command that Ctrl-C has ended
+
+
 class ShowsErrors:
-    """Makes a click command show errors that users can fix themselves as one sentence, without a traceback."""
+    """Makes a click command show errors that are no mistake in its code as one sentence, without a traceback."""
 
     def invoke(self, context: click.Context) -> object:
         try:
-            return super().invoke(context)
-        except CourseError as error:
-            raise click.ClickException(str(error)) from error
+            result = super().invoke(context)
+            sys.stdout.flush()  # here, a full disk is still reported; when Python ends, it would be a traceback
+            return result
+        except BrokenPipeError:
+            raise  # the reader of a pipe, such as `head`, has enough; click ends without a message
+        except (click.exceptions.Exit, click.ClickException, click.Abort):
+            raise
+        except Exception as error:
+            text = sentence(error)
+            if text is None:
+                raise
+            raise click.ClickException(text) from error
 
 
 class Group(ShowsErrors, click.Group):
@@ -58,6 +73,10 @@ def _data_option(names: tuple[str, ...], **options):
 
 
 ARCH_HELP = f"{', '.join(ARCHITECTURES)}; convnet-x2 has twice the channels."
+SCHEDULER_HELP = (
+    "Use the Dask cluster whose scheduler has this address. Everyone who can reach it can run code on its workers, "
+    "unless it uses TLS."
+)
 SET_HELP = "Change a setting of the recipe; may be repeated."
 REAL_NAMES = tuple(name for name in NAMES if name != "auto")
 arch_option = click.option("--arch", callback=_check_arch, default="convnet", show_default=True, help=ARCH_HELP)
@@ -66,15 +85,18 @@ recorded_data_option = _data_option(REAL_NAMES, default="cifar10", show_default=
 seed_option = click.option("--seed", type=click.IntRange(0, MAX_SEED), default=0, show_default=True)
 set_option = click.option("--set", "changes", multiple=True, metavar="SETTING=VALUE", help=SET_HELP)
 overwrite_option = click.option("--overwrite", is_flag=True, help="Replace finished runs with other settings.")
-epochs_type = click.IntRange(1)
+epochs_type = click.IntRange(1, MAX_EPOCHS)
 
 
 @click.group(cls=Group)
 def main() -> None:
     """Train low-bit neural networks on CIFAR-10."""
-    for stream in (sys.stdout, sys.stderr):
-        # Windows writes to files and pipes in an old encoding, which may lack a character of a path.
-        stream.reconfigure(errors="backslashreplace")
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # the user has closed it
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+        elif hasattr(getattr(sys, name), "reconfigure"):
+            # Windows writes to files and pipes in an old encoding, which may lack a character of a path.
+            getattr(sys, name).reconfigure(errors="backslashreplace")
     distributed.init()
     if distributed.rank():
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, stays open: only process 0 prints
@@ -103,8 +125,11 @@ def train_command(
     if weights.quantized_layers(net):
         print("\nFirst filter of the first layer, quantized:")
         print(weights.quantized(weights.first_layer(net))[0])
+    folder = run_folder(history.config["data"], arch)
     if len(history) and not distributed.rank():
-        _save_plots([history], run_folder(history.config["data"], arch), f"{name}-")
+        _save_plots([history], folder, f"{name}-")
+        print("saved", *sorted(folder.glob(f"{glob.escape(run_name(name, seed))}.*")))
+    _check_not_interrupted(history)
 
 
 @main.command("run")
@@ -125,8 +150,7 @@ def run_command(epochs: int | None, arch: str, data_name: str | None, seed: int,
         _print_levels(net)
         print()
         histories.append(history)
-        if len(history) < history.config["epochs"]:  # the user interrupted it
-            raise click.Abort
+        _check_not_interrupted(history)
     _compare(histories, run_folder(dataset.name, arch))
     print(dataset)
 
@@ -137,13 +161,22 @@ def run_command(epochs: int | None, arch: str, data_name: str | None, seed: int,
 @arch_option
 @recorded_data_option
 def compare_command(folder: Path | None, recorded: bool, arch: str, data_name: str) -> None:
-    """Print a table of the runs in FOLDER (default: your own runs) and draw their accuracy and loss."""
+    """Print a table of the runs in FOLDER (default: your own runs) and draw their accuracy and loss.
+
+    The plots are saved beside the runs, but those of the runs that come with the course in your results folder, in
+    recorded/.
+    """
     own = run_folder(data_name, arch)
     folder = folder or (RECORDED / "results" / data_name / arch if recorded else own)
+    try:
+        folder = folder.resolve()
+    except (OSError, ValueError) as error:
+        raise CourseError(f"{str(folder)[:80]!r} is not the name of a folder ({error}).") from error
     histories = find_histories(folder)
     if not histories:
         raise CourseError(f"There are no runs in {folder}: train some with `qat run`, or use --recorded.")
-    _compare(histories, own)
+    of_the_course = folder.is_relative_to(RECORDED)
+    _compare(histories, settings.results_dir() / "recorded" / data_name / arch if of_the_course else folder)
 
 
 @main.command("sweep")
@@ -153,7 +186,7 @@ def compare_command(folder: Path | None, recorded: bool, arch: str, data_name: s
 @click.option("--seed", "seeds", type=click.IntRange(0, MAX_SEED), multiple=True, default=(0,), show_default=True)
 @set_option
 @click.option("--workers", type=click.IntRange(1), help="Number of trainings at the same time. Default: one per core.")
-@click.option("--scheduler", metavar="ADDRESS", help="Use the Dask cluster whose scheduler has this address.")
+@click.option("--scheduler", metavar="ADDRESS", help=SCHEDULER_HELP)
 @data_option
 @overwrite_option
 def sweep_command(
@@ -191,6 +224,7 @@ def reproduce_command(name: str, arch: str, seed: int, data_name: str) -> None:
     again = reproduce.reproduce(recorded.config, run_folder(data_name, arch) / "reproduced")
     print(reproduce.side_by_side(recorded, again).to_string())
     print(reproduce.difference(recorded, again))
+    _check_not_interrupted(again)
 
 
 @main.command("lab")
@@ -293,7 +327,12 @@ def _compare(histories: list[History], folder: Path) -> None:
 def _save_plots(histories: list[History], folder: Path, prefix: str = "") -> None:
     for draw in (plots.accuracy, plots.loss):
         print("saved", plots.save(draw(histories), folder / f"{prefix}{draw.__name__}.png"))
-    print("saved", *sorted(folder.glob("*.npy")))
+
+
+def _check_not_interrupted(history: History) -> None:
+    """End the command with the exit status of an interruption if the training was interrupted."""
+    if len(history) < history.config["epochs"]:
+        raise click.exceptions.Exit(INTERRUPTED)
 
 
 if __name__ == "__main__":

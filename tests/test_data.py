@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from qathelpers import data
 from qathelpers.common.errors import CourseError
-from qathelpers.data import cifar10, download
+from qathelpers.data import download
 
 from .odd_files import as_nobody, shared_folder
 from .test_readers import arrays, write_batches  # noqa: F401, a fixture
@@ -124,11 +124,11 @@ def test_the_cache_of_another_user_is_used_or_left_as_it_is(small_cifar, monkeyp
         assert file is None or cache.read_bytes() == before
 
 
-@pytest.mark.parametrize("error", [OSError(5, "Input/output error"), MemoryError()])
+@pytest.mark.parametrize("error", [OSError(5, "Input/output error"), MemoryError(), RuntimeError("no memory")])
 def test_a_cache_that_cannot_be_read_now_is_not_replaced(small_cifar, monkeypatch, capsys, error):
     data.load("cifar10")
     before = data.cache_file().stat().st_ino
-    monkeypatch.setattr(cifar10, "load_file", mock.Mock(side_effect=error))
+    monkeypatch.setattr(Path, "read_bytes", mock.Mock(side_effect=error))
     assert data.load("cifar10").name == "cifar10"
     output = capsys.readouterr().out
     assert str(data.cache_file()) in output and "damaged" not in output

@@ -16,6 +16,8 @@ from torch import multiprocessing, nn
 from qathelpers import nets, training
 from qathelpers.common import distributed, hardware
 from qathelpers.common.errors import CourseError
+from qathelpers.data import Dataset, shapes
+from qathelpers.training import checkpoint
 from qathelpers.training.history import History
 
 pytestmark = pytest.mark.skipif(not torch.distributed.is_available(), reason="this PyTorch has no torch.distributed")
@@ -163,3 +165,42 @@ def test_when_one_process_dies_all_end_and_the_run_is_kept(tmp_path):
     assert time.monotonic() - start < 60 and process.returncode != 0
     assert "-9" in rest and sum("epoch 3/500" in line for line in lines) == 1
     assert len(History.load(tmp_path / "runs" / "shapes" / "lenet" / "BinaryNN.npy")) >= 3
+
+
+def stop_first(history):
+    raise KeyboardInterrupt
+
+
+def train_apart(folder, counts, seeds, stop, sentences):
+    """Train with a folder of its own per process; put the message of a refusal into the folder `sentences`."""
+    hardware.bf16_is_fast = never
+    rank = distributed.rank()
+    tiny = Dataset(*shapes.make(counts[rank], 60), shapes.CLASSES, "shapes")
+    net = nets.build("PytorchNN", "lenet", seeds[rank])
+    try:
+        training.fit(
+            net, tiny, 2, folder=folder / str(rank), on_epoch=stop_first if stop else None, log=lambda line: None
+        )
+    except CourseError as error:
+        (sentences / str(rank)).write_text(str(error), encoding="utf-8")
+    else:
+        (sentences / f"weights{rank}").write_text(checkpoint.digest(net.state_dict(), {}), encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_processes_with_folders_of_their_own_resume_from_the_state_of_process_0(tmp_path):
+    for stop in (True, False):
+        together(2, train_apart, tmp_path, (120, 120), (0, 0), stop, tmp_path)
+    assert len(History.load(tmp_path / "0" / "PytorchNN.npy")) == 2 and not (tmp_path / "1").exists()
+    assert (tmp_path / "weights0").read_text() == (tmp_path / "weights1").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("counts", "seeds", "named"), [((120, 100), (0, 0), "train_images"), ((120, 120), (0, 1), "init_seed")]
+)
+def test_processes_that_would_train_different_runs_all_stop_with_a_sentence(tmp_path, counts, seeds, named):
+    together(2, train_apart, tmp_path, counts, seeds, False, tmp_path)
+    for rank in (0, 1):
+        assert named in (tmp_path / str(rank)).read_text(encoding="utf-8")
+    assert not list(tmp_path.rglob("*.npy"))

@@ -78,7 +78,7 @@ def mirrors(server, *kinds):
     [
         ("absent", "404"),
         ("broken", r"after [\d,]+ of [\d,]+ bytes"),
-        ("wrong", "file could not be opened"),
+        ("wrong", r"cifar10\.tgz is not a complete"),
         ("silent", "timed out"),
         ("slow", "stalled"),
     ],

@@ -68,4 +68,4 @@ def test_a_package_that_cannot_be_imported_is_named(capsys, monkeypatch):
 def test_a_full_disk_is_named(capsys, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: namedtuple("usage", "free")(10**9))
     assert not environment.check()
-    assert f"1.0 GB free in {settings.course_dir()}" in capsys.readouterr().out
+    assert f"1.0 GB free in {settings.cache_dir()}" in capsys.readouterr().out

@@ -1,5 +1,6 @@
 import importlib.util
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -120,3 +121,66 @@ def test_without_dask_the_error_says_how_to_get_it(tiny, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(CourseError, match=r"pip install .*\[sweep\]"):
         sweep.run([], tiny)
+
+
+def test_two_sweeps_share_a_key_only_if_they_want_the_same_run(tiny, tmp_path, monkeypatch):
+    def key(epochs=2, change="lr=0.1", dataset=tiny, folder="runs"):
+        monkeypatch.setenv("QAT_RESULTS_DIR", str(tmp_path / folder))
+        (job,) = sweep.grid(["BinaryNN"], ["lenet"], [0], epochs, "shapes", [change])
+        return sweep._key(job, job.plan(dataset))
+
+    assert key() == key()
+    others = [key(epochs=3), key(change="lr=0.2"), key(dataset=tiny.take(100)), key(folder="other")]
+    assert len({key(), *others}) == 5
+
+
+def test_a_worker_with_other_data_trains_nothing(tiny, monkeypatch):
+    monkeypatch.setenv("QAT_MAX_IMAGES", "50")
+    (job,) = sweep.grid(["BinaryNN"], ["lenet"], [0], 1, "shapes")
+    with pytest.raises(CourseError, match="train_images"):
+        sweep.train(job, 1, job.plan(tiny).config)
+    assert not job.plan(tiny).history_path.exists()
+
+
+OTHER_USER = """
+import os, sys
+os.setuid(int(sys.argv[1]))
+from distributed import Client
+for address in sys.argv[2:]:
+    for scheme in ("tcp", "tls"):
+        try:
+            print("RAN", Client(f"{scheme}://{address}", timeout=3).run_on_scheduler(os.getuid))
+        except Exception as error:
+            print(type(error).__name__)
+"""
+
+
+def listening(pids):
+    rows = subprocess.run(["ss", "-ltnp"], capture_output=True, text=True).stdout.splitlines()
+    return [row.split()[3] for row in rows if any(f"pid={pid}," in row for pid in pids)]
+
+
+@pytest.fixture
+def other_user():
+    if sys.platform != "linux" or os.geteuid() or not shutil.which("useradd") or not shutil.which("ss"):
+        pytest.skip("only root can make a second user, with useradd, to try the doors of a sweep")
+    subprocess.run(["useradd", "--no-create-home", "qat-stranger"], check=True)
+    yield int(subprocess.run(["id", "-u", "qat-stranger"], capture_output=True, text=True).stdout)
+    subprocess.run(["userdel", "qat-stranger"], check=True)
+
+
+@pytest.mark.slow
+def test_another_user_of_the_machine_runs_nothing_through_a_sweep(start, other_user, tmp_path):
+    folder = tmp_path / "runs" / "shapes" / "lenet"
+    process = start("-n", "4000", "--name", "BinaryNN", "--arch", "lenet", "--workers", "1")
+    while not (folder / "BinaryNN.npy").exists():
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.2)
+    addresses = listening([process.pid, *workers_of(process)])
+    assert len(addresses) >= 3 and all(address.startswith("127.0.0.1:") for address in addresses)
+    command = [sys.executable, "-c", OTHER_USER, str(other_user), *addresses]
+    output = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"HOME": "/"}).stdout
+    process.send_signal(signal.SIGINT)
+    process.wait(60)
+    print("addresses:", *addresses)
+    assert len(output.split()) >= 2 * len(addresses) and "RAN" not in output, output

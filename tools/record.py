@@ -3,7 +3,10 @@
 Run it as `python -m tools.record NAME`.
 """
 
+import contextlib
 import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -13,15 +16,17 @@ from torch import nn
 
 from qathelpers import data, results
 from qathelpers.common.errors import MAX_SEED, CourseError
-from qathelpers.common.files import write_atomically
+from qathelpers.common.files import check_can_be_written, check_readable, check_replaceable, write_atomically
 from qathelpers.data import Batches
 from qathelpers.training import checkpoint, evaluate
+from qathelpers.training.history import History
 from qathelpers.training.run import Run
 
 from . import commands, picture
 
 DATA = commands.CHECKOUT / "data"
 RESULTS = commands.CHECKOUT / "docs" / "results.md"
+WHOLE = {"cifar10": (50_000, 10_000)}  # training and test images
 
 
 def record(
@@ -50,8 +55,42 @@ def record(
         The files that were written.
 
     Raises:
-        CourseError: If there is no such run, if it was interrupted, or if the packed net does not compute the same as
-            the trained one. In these cases, nothing is written.
+        CourseError: If there is no such run, if it was interrupted or was not of the whole data set, if a better run is
+            recorded already, or if the packed net does not compute the same as the trained one. In these cases, nothing
+            is written.
+    """
+    return publish([prepare(name, arch, data_name, seed, target, keep_weights)])
+
+
+@dataclass
+class Recording:
+    """A run that has passed all checks, with the paths that its files get."""
+
+    history: History
+    history_path: Path
+    net: nn.Module | None
+    weights_path: Path | None
+
+
+def prepare(
+    name: str,
+    arch: str,
+    data_name: str = "cifar10",
+    seed: int = 0,
+    target: Path = DATA,
+    keep_weights: bool = False,
+    replace_better: bool = False,
+) -> Recording:
+    """Check everything that can be checked before anything is written; see `record`.
+
+    Args:
+        name: The net's name.
+        arch: Its architecture.
+        data_name: The data set that it was trained on.
+        seed: The seed of the run.
+        target: The folder with the subfolders results/ and checkpoints/.
+        keep_weights: Copy the weights, whatever the seed.
+        replace_better: Accept a run although a better one is recorded, which it replaces.
     """
     run = Run.open(results.run_folder(data_name, arch), name, seed)
     history = run.finished() if (run.config["name"], run.config["seed"]) == (name, seed) else None
@@ -60,15 +99,72 @@ def record(
             f"{run.history_path} and {run.weights_path} do not belong to one finished run of {name} with seed {seed}: "
             "train it to the end first."
         )
-    written = [target / "results" / data_name / arch / run.history_path.name]
+    _check_whole_data(history)
+    path = target / "results" / data_name / arch / run.history_path.name
     weights_path = target / "checkpoints" / data_name / arch / run.weights_path.name
-    if seed == 0 or keep_weights or weights_path.exists():
-        written.append(weights_path)
-        net = run.load_net()
+    check_can_be_written(path.parent)
+    check_can_be_written(weights_path.parent)
+    net = run.load_net() if seed == 0 or keep_weights or weights_path.exists() else None
+    if net is not None:
         history.config |= _test(pack_and_unpack(net, history.config), history.config)
-        checkpoint.save(net, weights_path, history.config, packed=True)
-    history.save(written[0])
-    return written
+    if not replace_better:
+        _check_no_better(history, path)
+    return Recording(history, path, net, weights_path if net is not None else None)
+
+
+def publish(recordings: list[Recording]) -> list[Path]:
+    """Write what `prepare` has checked: all of it, or, if writing fails, nothing.
+
+    Raises:
+        CourseError: If a file cannot be written; what was there is restored.
+    """
+    paths = []
+    for recording in recordings:
+        paths += [recording.history_path, *([recording.weights_path] if recording.net is not None else [])]
+    with restored_on_error([*paths, *(path.with_suffix(".json") for path in paths if path.suffix == ".npy")]):
+        for recording in recordings:
+            if recording.net is not None:
+                checkpoint.save(recording.net, recording.weights_path, recording.history.config, packed=True)
+            recording.history.save(recording.history_path)
+    return paths
+
+
+@contextlib.contextmanager
+def restored_on_error(paths: list[Path]) -> Iterator[None]:
+    """If the body of the `with` statement fails or is interrupted, give `paths` the content that they had before."""
+    before = {path: path.read_bytes() if path.exists() else None for path in paths}
+    try:
+        yield
+    except BaseException:
+        for path, content in before.items():
+            if content is None:
+                path.unlink(missing_ok=True)
+            elif path.read_bytes() != content:
+                write_atomically(path, lambda file, content=content: file.write_bytes(content))
+        raise
+
+
+def _check_whole_data(history: History) -> None:
+    """Check that a run on CIFAR-10 was trained and evaluated on all of its images."""
+    counts = history.config.get("train_images"), history.config.get("test_images")
+    wanted = WHOLE.get(history.config["data"], counts)
+    if counts != wanted or history.held_out != "test":
+        raise CourseError(
+            f"The run of {history.name} was trained on {counts[0]} and evaluated on {counts[1]} {history.held_out} "
+            f"images: unset QAT_MAX_IMAGES, and train on all {wanted[0]:,} and {wanted[1]:,} images."
+        )
+
+
+def _check_no_better(history: History, path: Path) -> None:
+    """Check that the run at `path`, if there is one, was not trained for longer and has no higher accuracy."""
+    if not path.exists():
+        return
+    old = History.load(path)
+    if len(old) > len(history) or old.test_acc > history.test_acc:
+        raise CourseError(
+            f"{path} holds a run of {len(old)} epochs with a test accuracy of {old.test_acc:.4f}; this one has "
+            f"{len(history)} epochs and {history.test_acc:.4f}: pass --replace to replace it all the same."
+        )
 
 
 def pack_and_unpack(net: nn.Module, config: dict) -> nn.Module:
@@ -105,10 +201,25 @@ def _test(net: nn.Module, config: dict) -> dict[str, float]:
 def update_tables(path: Path = RESULTS) -> None:
     """Update every table in `path` between `<!-- results: ARCH -->` and `<!-- end -->` from the recorded runs."""
     marks = re.compile(r"(<!-- results: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
-    text = marks.sub(
-        lambda table: f"{table[1]}{results.markdown(table[2])}\n{table[3]}", path.read_text(encoding="utf-8")
-    )
+    old = path.read_text(encoding="utf-8")
+    text = marks.sub(lambda table: f"{table[1]}{results.markdown(table[2])}\n{table[3]}", old)
     write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def check_pages(paths: Iterable[Path]) -> None:
+    """Check that the pages with results can be updated, before any run is recorded.
+
+    Raises:
+        CourseError: If a page is missing, as in an installed package, or if it cannot be read or written.
+    """
+    for path in paths:
+        check_readable(path, "a page of the course", "record runs in a checkout of the course")
+        check_can_be_written(path.parent)
+        check_replaceable(path)
+        try:
+            path.read_text(encoding="utf-8")
+        except UnicodeError as error:
+            raise CourseError(f"{path} is not encoded in UTF-8 ({error}): restore it with git.") from error
 
 
 @click.command(cls=commands.Command)
@@ -116,12 +227,24 @@ def update_tables(path: Path = RESULTS) -> None:
 @click.option("--arch", default="convnet", show_default=True, help="The architecture of the runs.")
 @click.option("--seed", type=click.IntRange(0, MAX_SEED), default=0, show_default=True)
 @click.option("--weights", "keep_weights", is_flag=True, help="Keep the weights of a seed other than 0, too.")
-def main(names: tuple[str, ...], arch: str, seed: int, keep_weights: bool) -> None:
-    """Add your finished CIFAR-10 runs of NAMES to data/, and update the tables and the picture of the results."""
-    for name in names:
-        print("saved", *record(name, arch, seed=seed, keep_weights=keep_weights))
-    update_tables()
-    picture.update(commands.CHECKOUT)
+@click.option("--replace", is_flag=True, help="Replace a recorded run that is longer or better.")
+def main(names: tuple[str, ...], arch: str, seed: int, keep_weights: bool, replace: bool) -> None:
+    """Add your finished CIFAR-10 runs of NAMES to data/, and update the tables and the picture of the results.
+
+    Everything is checked before anything is written, and either all of it is written or nothing.
+    """
+    pages = [RESULTS, *(commands.CHECKOUT / name for name in (picture.README, picture.PICTURE))]
+    check_pages(pages)
+    recordings = [
+        prepare(name, arch, seed=seed, keep_weights=keep_weights, replace_better=replace)
+        for name in dict.fromkeys(names)
+    ]
+    paths = [path for one in recordings for path in (one.history_path, one.history_path.with_suffix(".json"))]
+    paths += [one.weights_path for one in recordings if one.weights_path]
+    with restored_on_error([*paths, *pages]):
+        print("saved", *publish(recordings))
+        update_tables(RESULTS)
+        picture.update(commands.CHECKOUT)
 
 
 if __name__ == "__main__":

@@ -19,10 +19,15 @@ def here() -> str:
 
 def mismatch(folder: Path) -> str | None:
     """Return why the wheels in `folder` cannot be installed here and what to do, or None if they can be."""
-    made_for = (folder / NOTE).read_text(encoding="utf-8").strip()
+    try:
+        made_for = (folder / NOTE).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeError) as error:
+        return f"{folder / NOTE} cannot be read ({error}): unpack the bundle again, or remove {folder}/."
     if made_for == here():
         return None
-    version, system = made_for.removeprefix("Python ").split(" on ")
+    version, separator, system = made_for.removeprefix("Python ").partition(" on ")
+    if not separator:
+        return f"{folder / NOTE} says {made_for[:80]!r}, not a Python and a system: unpack the bundle again."
     way_out = f"remove {folder}/ to install from the network"
     if here().endswith(system):
         way_out = f"run make PYTHON=python{version}, or {way_out}"

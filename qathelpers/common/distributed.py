@@ -7,13 +7,17 @@ whole batch. Only process 0 prints and writes files.
 
 import atexit
 import os
+from collections.abc import Callable
 from datetime import timedelta
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import nn
 
 from .errors import CourseError
+
+T = TypeVar("T")
 
 # How long to wait for a process that does not answer. A process that dies is noticed at once.
 TIMEOUT = timedelta(seconds=50)
@@ -71,6 +75,48 @@ def check_last_batch(images: int, batch_size: int) -> None:
             f"The last batch has {last} images, too few for {world_size()} processes: start fewer processes, or change "
             "batch_size."
         )
+
+
+def from_first(make: Callable[[], T]) -> T:
+    """Return what `make` returns in process 0, in all processes; the others do not call it.
+
+    Raises:
+        CourseError: In all processes, if `make` raises it in process 0.
+    """
+    if world_size() == 1:
+        return make()
+    result = [None]
+    if rank() == 0:
+        try:
+            result = [(make(), None)]
+        except CourseError as error:
+            result = [(None, error)]
+    dist.broadcast_object_list(result, 0)
+    value, error = result[0]
+    if error is not None:
+        raise error
+    return value
+
+
+def check_same(values: dict[str, object], way_out: str) -> None:
+    """Check that all processes have the same `values`; each process compares them, so all of them stop.
+
+    Args:
+        values: Plain values, by name.
+        way_out: What to do if they differ, for the message.
+
+    Raises:
+        CourseError: If the values differ; the message names those that do.
+    """
+    if world_size() == 1:
+        return
+    gathered: list[dict] = [{} for _ in range(world_size())]
+    dist.all_gather_object(gathered, values)
+    for number, others in enumerate(gathered):
+        keys = [key for key in gathered[0] | others if gathered[0].get(key) != others.get(key)]
+        if keys:
+            pairs = "; ".join(f"{key} is {gathered[0].get(key)!r} and {others.get(key)!r}" for key in keys[:3])
+            raise CourseError(f"Processes 0 and {number} do not train the same: {pairs}. {way_out}")
 
 
 def shard(batch: torch.Tensor) -> torch.Tensor:

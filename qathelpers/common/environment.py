@@ -6,9 +6,11 @@ import shutil
 import sys
 from collections.abc import Callable
 from importlib import metadata
+from pathlib import Path
 
 from . import hardware, settings
 from .errors import CourseError
+from .files import check_can_be_written, existing
 
 PACKAGES = ("torch", "torchvision", "brevitas", "numpy", "matplotlib", "ipywidgets")
 LAB_PACKAGES = ("jupyterlab", "nbval")  # not needed on Colab and Kaggle, which have their own notebook servers
@@ -29,13 +31,14 @@ def check(*more: Callable[[], str]) -> bool:
     """Print one line each for Python, the packages, the device and the disk: [ok], or [fix] and what to do.
 
     Args:
-        more: Further checks, run before that of the disk. Each returns the text of its line, or raises CourseError.
+        more: Further checks, run before those of the folders. Each returns the text of its line, or raises CourseError.
 
     Returns:
         True if every check passed.
     """
     names = PACKAGES if settings.on_colab() or settings.on_kaggle() else (*PACKAGES, *LAB_PACKAGES)
-    checks = [_python, *map(_importer, names), _device, *more, _disk]
+    folders = {"cache": settings.cache_dir, "runs": settings.results_dir}
+    checks = [_python, *map(_importer, names), _device, *more, *(_folder(*item) for item in folders.items())]
     return all([_print_line(check) for check in checks])  # a list, so that all lines are printed
 
 
@@ -70,15 +73,19 @@ def _device() -> str:
     return f"{device} ({hardware.describe(device)}), {hardware.precision(device)}"
 
 
-def _disk() -> str:
-    folder = settings.course_dir()
-    free = shutil.disk_usage(folder).free / 1e9
-    if free < NEEDED_GB:
-        raise CourseError(
-            f"only {free:.1f} GB free in {folder}: free {NEEDED_GB} GB, or set QAT_CACHE_DIR and QAT_RESULTS_DIR to "
-            "folders on another disk."
-        )
-    return f"{free:.0f} GB free on the disk of the course"
+def _folder(title: str, path: Callable[[], Path]) -> Callable[[], str]:
+    def check() -> str:
+        folder = path()
+        check_can_be_written(folder)
+        free = shutil.disk_usage(existing(folder)).free / 1e9
+        if free < NEEDED_GB:
+            raise CourseError(
+                f"only {free:.1f} GB free in {folder}: free {NEEDED_GB} GB, or set QAT_CACHE_DIR and QAT_RESULTS_DIR "
+                "to folders on another disk."
+            )
+        return f"{title}: {settings.short(folder)} can be written, {free:.0f} GB free"
+
+    return check
 
 
 def _where_runs_are_saved() -> str:

@@ -1,4 +1,4 @@
-"""The exception for problems that the user can solve, and a check of whole numbers."""
+"""The exception for problems that the user can solve, errors of the system as sentences, and a check of numbers."""
 
 from numbers import Integral
 
@@ -7,6 +7,28 @@ MAX_SEED = 2**32 - 1  # the largest seed that both NumPy and PyTorch accept
 
 class CourseError(Exception):
     """A problem that the user can solve: the message says what is wrong and what to do about it."""
+
+
+def sentence(error: BaseException) -> str | None:
+    """Return what went wrong and what to do about it, for errors that are no mistake in the code; None for others.
+
+    Every door of the course (the command line, the notebook, the training panel) uses this function, so all of them
+    say the same.
+    """
+    if isinstance(error, CourseError):
+        return str(error)
+    if isinstance(error, MemoryError) or "allocate" in str(error) or type(error).__name__ == "OutOfMemoryError":
+        return "There is not enough memory: close other programs, or use fewer images, a narrower net or fewer workers."
+    if isinstance(error, UnicodeEncodeError):
+        return (
+            f"The output cannot show {error.object[error.start : error.end]!r} in the encoding {error.encoding}: set "
+            "PYTHONUTF8=1."
+        )
+    if isinstance(error, OSError):
+        names = [str(name) for name in (error.filename, error.filename2) if name is not None]
+        place = " and ".join(names) or "A file, a device or a connection"
+        return f"{place} cannot be used ({error.strerror or error}): check it, and try again."
+    return None
 
 
 def check_whole(name: str, value: object, lowest: int, highest: int | None = None) -> None:

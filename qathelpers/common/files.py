@@ -109,6 +109,33 @@ def check_writable(folder: Path) -> None:
         raise not_written(folder, error) from error
 
 
+def check_can_be_written(folder: Path) -> None:
+    """Check that files can be written to `folder`, without making it if it is missing.
+
+    Raises:
+        CourseError: If no files can be written there.
+    """
+    try:
+        tempfile.TemporaryFile(dir=existing(folder)).close()
+    except OSError as error:
+        raise not_written(folder, error) from error
+
+
+def existing(folder: Path) -> Path:
+    """Return `folder`, or the closest folder above it that exists."""
+    return next((place for place in (folder, *folder.parents) if os.path.exists(place)), Path.cwd())
+
+
+def set_aside(path: Path) -> Path | None:
+    """Rename a damaged file, so that another one can take its place; return its new path, or None if that failed."""
+    aside = path.with_name(f"{path.name}.damaged")
+    try:
+        os.replace(path, aside)
+    except OSError:
+        return None
+    return aside
+
+
 def check_replaceable(path: Path) -> None:
     """Check that `path`, in a folder that can be written, can be replaced by another file.
 

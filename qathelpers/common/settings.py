@@ -9,6 +9,7 @@ from pathlib import Path
 
 from .errors import CourseError
 
+MAX_DIGITS = 12  # of a whole number
 PACKAGE = Path(__file__).resolve().parents[1]  # the folder qathelpers/
 
 
@@ -73,7 +74,7 @@ def _path(variable: str, default: Path | None) -> Path | None:
     value = os.environ.get(variable)
     try:
         return Path(value).expanduser().resolve() if value else default
-    except (RuntimeError, OSError) as error:  # an unknown user ("~nobody/data"), or a loop of links
+    except (RuntimeError, OSError, ValueError) as error:  # an unknown user ("~nobody/data"), or a loop of links
         raise CourseError(
             f"{variable} is {value!r}, which is not a valid path ({error}): set it to a folder."
         ) from error
@@ -83,6 +84,9 @@ def _count(variable: str) -> int | None:
     value = os.environ.get(variable)
     if not value:
         return None
-    if not value.isdecimal() or int(value) < 1:
-        raise CourseError(f"{variable} is {value!r}: set it to a whole number of at least 1, or unset it.")
+    if not value.isdecimal() or len(value) > MAX_DIGITS or int(value) < 1:
+        shown = value if len(value) <= 80 else f"{value[:77]}..."
+        raise CourseError(
+            f"{variable} is {shown!r}: set it to a whole number of 1 to {MAX_DIGITS} digits, at least 1, or unset it."
+        )
     return int(value)

@@ -1,17 +1,17 @@
 """Find CIFAR-10 (in the cache, in the user's own folder, or on the web), verify it and keep a copy."""
 
-import contextlib
 import hashlib
 import os
 from pathlib import Path
 
 import torch
-from filelock import FileLock
-from safetensors.torch import load_file, save
+from safetensors import SafetensorError
+from safetensors.torch import load as parse
+from safetensors.torch import save
 
-from ..common import settings
+from ..common import locks, settings
 from ..common.errors import CourseError
-from ..common.files import Unreadable, check_readable, remove_leftovers, unreadable, write_atomically
+from ..common.files import Unreadable, check_readable, remove_leftovers, set_aside, unreadable, write_atomically
 from . import download, readers, shapes
 from .dataset import Dataset
 
@@ -24,6 +24,13 @@ FINGERPRINTS = {
     "train": "d59acf989e068e709ce686cda292672c7b212c08d29d3d3e6d8c3aa99eba6a85",
     "test": "899683d46c3a8c66fd56e1af12202e69fe5a4517be10b0f68e04c78fe585c57c",
 }
+
+
+TENSORS = {f"{split}_{kind}" for split in FINGERPRINTS for kind in ("images", "labels")}
+
+
+class Damaged(CourseError):
+    """The content of the cache was read and is not CIFAR-10."""
 
 
 def load(name: str | None = None) -> Dataset:
@@ -50,12 +57,14 @@ def load(name: str | None = None) -> Dataset:
 
 
 def status() -> str:
-    """Return one line that says where `load` will find CIFAR-10.
+    """Return one line that says where `load` will find CIFAR-10. A copy in the cache is verified, which takes seconds.
 
     Raises:
-        CourseError: If `QAT_DATA_DIR` is not a folder.
+        CourseError: If the copy in the cache is damaged or cannot be read now, or if `QAT_DATA_DIR` is not a folder
+            with a copy.
     """
     if os.path.exists(cache_file()):
+        _read_cache()
         return f"CIFAR-10 is in the cache, {settings.short(cache_file())}"
     folder = settings.data_dir()
     if folder is None:
@@ -64,6 +73,7 @@ def status() -> str:
         raise CourseError(
             f"QAT_DATA_DIR is {folder}, which is not a folder: set it to a folder with a copy, or unset it."
         )
+    readers.find_copy(folder)
     return f"CIFAR-10 will be read from QAT_DATA_DIR, {folder}"
 
 
@@ -92,8 +102,8 @@ def verify(arrays: readers.Arrays, source: str) -> None:
         images, labels = torch.from_numpy(arrays[f"{split}_images"]), torch.from_numpy(arrays[f"{split}_labels"])
         if not _have_the_right_types(images, labels) or fingerprint(images, labels) != expected:
             raise CourseError(
-                f"{source} is not CIFAR-10: checksum mismatch of its {len(labels):,} {split} images. Replace it with "
-                "a complete copy, or remove it, and the course will download one."
+                f"{source} is not CIFAR-10: checksum mismatch of its {labels.numel():,} {split} images. Replace it "
+                "with a complete copy, or remove it, and the course will download one."
             )
 
 
@@ -119,12 +129,14 @@ def _load_shapes() -> Dataset:
 
 
 def _load_cifar10(or_shapes: bool) -> Dataset:
+    arrays, find = None, _find_and_cache
     try:
         arrays = _read_cache()
-        find = _find_and_cache
+    except Damaged:
+        pass  # reported and replaced under the lock, where no other process can be replacing it
     except Unreadable as error:
         print(error)
-        arrays, find = None, _find  # a copy that cannot be read now must not be replaced
+        find = _find  # a copy that cannot be read now must not be replaced
     if arrays is None:
         try:
             arrays = find()
@@ -143,9 +155,12 @@ def _load_cifar10(or_shapes: bool) -> Dataset:
 
 
 def _read_cache() -> readers.Arrays | None:
-    """Return the copy in the cache, or None if there is none; report a damaged copy and delete it.
+    """Return the copy in the cache, or None if there is none.
+
+    The file is read as a whole before it is verified, so a later change of the file does not change the data.
 
     Raises:
+        Damaged: If the content of the file was read and is not CIFAR-10.
         Unreadable: If there is a copy that cannot be read now, for example that of another user.
     """
     path = cache_file()
@@ -153,18 +168,26 @@ def _read_cache() -> readers.Arrays | None:
         return None
     try:
         check_readable(path, "a copy of CIFAR-10", "set QAT_CACHE_DIR to another folder")
-        arrays = {key: tensor.numpy() for key, tensor in load_file(path).items()}
+        arrays = _parse(path.read_bytes())
         verify(arrays, str(path))
     except Unreadable:
         raise
-    except (OSError, MemoryError) as error:
+    except CourseError as error:
+        raise Damaged(str(error)) from error
+    except SafetensorError as error:
+        raise Damaged(f"{path} is damaged ({error}).") from error
+    except (OSError, MemoryError, RuntimeError) as error:  # RuntimeError: PyTorch is out of memory
         raise unreadable(path, error) from error
-    except Exception as error:  # a damaged file can raise almost any exception
-        print(f"{path} is damaged and will be replaced ({error}).")
-        with contextlib.suppress(OSError):
-            path.unlink()
-        return None
     return arrays
+
+
+def _parse(content: bytes) -> readers.Arrays:
+    bytearray(len(content))  # a MemoryError if there is too little memory, for which the parser has no exception
+    tensors = parse(content)
+    kinds = {torch.uint8, torch.int64}
+    if tensors.keys() != TENSORS or any(tensor.dtype not in kinds for tensor in tensors.values()):
+        raise CourseError("It does not hold the images and labels of CIFAR-10.")
+    return {key: tensor.numpy() for key, tensor in tensors.items()}
 
 
 def _find_and_cache() -> readers.Arrays:
@@ -173,20 +196,41 @@ def _find_and_cache() -> readers.Arrays:
     A lock lets only one process at a time do this; the next one then finds the copy in the cache.
     """
     folder = settings.cache_dir()
-    lock = FileLock(folder / ".lock", mode=0o666)  # the other users of a shared folder have to open it, too
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    except (OSError, NotImplementedError) as error:  # NotImplementedError: a network drive without locks
-        print(
-            f"No copy of CIFAR-10 is kept: {folder} cannot be written ({error}). Set QAT_CACHE_DIR to another folder."
-        )
+        with locks.hold(folder / ".lock", wait=lambda holder: _say_who_is_waited_for(holder, folder)):
+            remove_leftovers(cache_file())
+            return _read_or_replace()
+    except locks.Unavailable as error:
+        print(f"No copy of CIFAR-10 is kept: {error} Set QAT_CACHE_DIR to another folder.")
         return _find()
+
+
+def _say_who_is_waited_for(holder: str, folder: Path) -> None:
+    print(
+        f"Waiting for {holder}, which is finding or downloading CIFAR-10 for {folder}. If it has stopped, end it; to "
+        "wait no longer, interrupt this process or set QAT_CACHE_DIR to another folder.",
+        flush=True,
+    )
+
+
+def _read_or_replace() -> readers.Arrays:
+    """Return the copy in the cache; if there is none, or a damaged one, find another copy and keep that."""
+    path, damaged = cache_file(), False
     try:
-        remove_leftovers(cache_file())
-        return _read_cache() or _cache(_find())
-    finally:
-        lock.release()
+        arrays = _read_cache()
+        if arrays is not None:
+            return arrays
+    except Unreadable as error:
+        print(error)
+        return _find()
+    except Damaged as error:
+        print(f"{path} is damaged and will be replaced ({error})")
+        damaged = True
+    arrays = _find()
+    aside = set_aside(path) if damaged else None  # not before there is another copy
+    if aside:
+        print(f"The damaged file is now {aside}: delete it if you do not need it.")
+    return _cache(arrays)
 
 
 def _cache(arrays: readers.Arrays) -> readers.Arrays:

@@ -4,10 +4,13 @@ Each reader returns `Arrays`, a dict of four arrays: train_images and test_image
 train_labels and test_labels, int64 (n,). The readers check the format; `data.verify` checks the content.
 """
 
+import gzip
 import io
 import pickle
+import pickletools
 import tarfile
-from collections.abc import Callable, Iterable
+import zlib
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import ClassVar
 
@@ -21,6 +24,15 @@ from .pictures import is_picture_name
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 SPLITS = {"train": [f"data_batch_{i}" for i in range(1, 6)], "test": ["test_batch"]}
 
+# Limits that no copy of CIFAR-10 reaches. A hostile or damaged file could otherwise fill the memory, because a few
+# megabytes can unpack to gigabytes.
+MAX_BYTES = 64_000_000  # of one file; an official batch file has 31 MB
+MAX_UNPACKED = 500_000_000  # bytes of a whole archive or table; all 60,000 PNG files in a tar archive have 200 MB
+MAX_IMAGES = 60_000
+MAX_IMAGE_BYTES = 100_000  # of one encoded image; a PNG file of 32 x 32 pixels has 3,000 bytes
+MAX_MEMO = 1_000_000  # objects that a pickle refers to by number; an official batch file has 20,000
+ROWS_AT_ONCE = 1000  # of a table
+
 Arrays = dict[str, np.ndarray]
 
 
@@ -33,17 +45,30 @@ def read_folder(folder: Path) -> Arrays:
     Raises:
         CourseError: If there is no copy, or if one of its files is damaged or cannot be read.
     """
+    place = find_copy(folder)
     try:
-        for place in (folder, folder / "cifar-10-batches-py", folder / "cifar10"):
-            if (place / "data_batch_1").is_file():
-                return read_batches(lambda name, place=place: (place / name).read_bytes(), str(place))
-            if (place / "train" / CLASSES[0]).is_dir():
-                paths = filter(is_picture_name, sorted(place.glob("*/*/*")))
-                return read_pngs(((path.relative_to(place), path.read_bytes()) for path in paths), str(place))
+        if (place / "data_batch_1").is_file():
+            return read_batches(lambda name: _read_file(place / name), str(place))
+        paths = filter(is_picture_name, sorted(place.glob("*/*/*")))
+        return read_pngs(((path.relative_to(place), _read_file(path)) for path in paths), str(place))
     except OSError as error:  # no permission, or a folder where a file should be
         raise CourseError(
             f"{folder} could not be read ({error}): replace the copy, or make its files readable."
         ) from error
+
+
+def find_copy(folder: Path) -> Path:
+    """Return where in `folder` a copy of CIFAR-10 is; its content is not read.
+
+    Raises:
+        CourseError: If there is no copy, or if the folder cannot be read.
+    """
+    try:
+        for place in (folder, folder / "cifar-10-batches-py", folder / "cifar10"):
+            if (place / "data_batch_1").is_file() or (place / "train" / CLASSES[0]).is_dir():
+                return place
+    except OSError as error:
+        raise CourseError(f"{folder} could not be read ({error}): make it readable.") from error
     raise CourseError(
         f"{folder} contains no copy of CIFAR-10: set QAT_DATA_DIR to a folder with cifar-10-batches-py (from the "
         "official archive), or with PNG files in train/<class>/ and test/<class>/."
@@ -70,17 +95,15 @@ def read_batches(read: Callable[[str], bytes], source: str) -> Arrays:
 
 def read_official_archive(files: list[Path]) -> Arrays:
     """Read the official archive, cifar-10-python.tar.gz, the only one of `files`."""
-    with tarfile.open(files[0]) as archive:
-        content = {PurePosixPath(m.name).name: archive.extractfile(m).read() for m in archive if m.isfile()}
+    names = {name for split in SPLITS.values() for name in split}
+    content = {path.name: data for path, data in _unpacked(files[0]) if path.name in names}
     return read_batches(content.__getitem__, files[0].name)
 
 
 def read_png_archive(files: list[Path]) -> Arrays:
     """Read a tar archive of <split>/<class>/<name>.png, the only one of `files`."""
-    with tarfile.open(files[0]) as archive:
-        members = ((PurePosixPath(member.name), member) for member in archive if member.isfile())
-        pngs = ((path, archive.extractfile(member).read()) for path, member in members if is_picture_name(path))
-        return read_pngs(pngs, files[0].name)
+    pngs = ((path, content) for path, content in _unpacked(files[0]) if is_picture_name(path))
+    return read_pngs(pngs, files[0].name)
 
 
 def read_pngs(files: Iterable[tuple[PurePosixPath, bytes]], source: str) -> Arrays:
@@ -95,8 +118,10 @@ def read_pngs(files: Iterable[tuple[PurePosixPath, bytes]], source: str) -> Arra
     """
     images, labels = {split: [] for split in SPLITS}, {split: [] for split in SPLITS}
     for path, content in files:
-        split, kind = path.parts[-3:-1]
+        split, kind = path.parts[-3:-1] if len(path.parts) > 2 else ("", "")
         if split in images and kind in CLASSES:
+            if len(images[split]) == MAX_IMAGES:
+                raise CourseError(f"{source} has more images than CIFAR-10: replace the copy.")
             images[split].append(_decode(content, f"{source}: {path}"))
             labels[split].append(CLASSES.index(kind))
     return _arrays(images, labels)
@@ -104,12 +129,86 @@ def read_pngs(files: Iterable[tuple[PurePosixPath, bytes]], source: str) -> Arra
 
 def read_parquets(files: list[Path]) -> Arrays:
     """Read two Parquet files (training, then test images) with the columns `img` (encoded images) and `label`."""
-    images, labels = {}, {}
+    images, labels = {split: [] for split in SPLITS}, {split: [] for split in SPLITS}
     for split, file in zip(SPLITS, files, strict=True):
-        table = pyarrow.parquet.read_table(file)
-        images[split] = [_decode(row["bytes"], file.name) for row in table["img"].to_pylist()]
-        labels[split] = table["label"].to_pylist()
+        for row in _rows(file):
+            images[split].append(_decode(row["img"]["bytes"], file.name))
+            labels[split].append(row["label"])
     return _arrays(images, labels)
+
+
+def _rows(file: Path) -> Iterator[dict]:
+    """Yield the rows of a Parquet file, after a check of the sizes that it states.
+
+    Raises:
+        CourseError: If it is no Parquet file with images and labels, or is larger than any of CIFAR-10.
+    """
+    try:
+        yield from _checked_rows(file)
+    except (OSError, KeyError, ValueError, pyarrow.ArrowException) as error:
+        reason = (str(error).splitlines() or [""])[0]
+        raise CourseError(f"{file.name} is not a table of images and labels ({reason}): replace it.") from error
+
+
+def _checked_rows(file: Path) -> Iterator[dict]:
+    with pyarrow.parquet.ParquetFile(file, memory_map=False) as table:
+        size = sum(table.metadata.row_group(number).total_byte_size for number in range(table.num_row_groups))
+        if table.metadata.num_rows > MAX_IMAGES or size > MAX_UNPACKED:
+            raise CourseError(
+                f"{file.name} has {table.metadata.num_rows:,} rows and {size:,} bytes, which CIFAR-10 has not: replace "
+                "the copy."
+            )
+        for batch in table.iter_batches(ROWS_AT_ONCE, columns=["img", "label"]):
+            yield from batch.to_pylist()
+
+
+def _unpacked(file: Path) -> Iterator[tuple[PurePosixPath, bytes]]:
+    """Yield the path and the content of each file in a tar archive, which may be compressed by gzip.
+
+    Raises:
+        CourseError: If it is not a complete archive, or if a file or the archive is larger than any of CIFAR-10.
+    """
+    try:
+        with _decompressed(file) as stream, tarfile.open(fileobj=_Limited(stream, file.name), mode="r|") as archive:
+            for member in archive:
+                if not member.isfile():
+                    continue
+                if member.size > MAX_BYTES:
+                    raise CourseError(f"{member.name} in {file.name} has {member.size:,} bytes: replace the archive.")
+                yield PurePosixPath(member.name), archive.extractfile(member).read()
+    except (OSError, EOFError, ValueError, zlib.error, tarfile.TarError) as error:
+        reason = (str(error).splitlines() or [""])[0]
+        raise CourseError(f"{file.name} is not a complete tar archive ({reason}): replace it.") from error
+
+
+def _decompressed(file: Path) -> io.BufferedIOBase:
+    with open(file, "rb") as start:
+        is_gzip = start.read(2) == b"\x1f\x8b"
+    return gzip.open(file) if is_gzip else open(file, "rb")
+
+
+class _Limited:
+    """A stream that ends with an error after `MAX_UNPACKED` bytes; tar headers can claim any size, too."""
+
+    def __init__(self, stream: io.BufferedIOBase, name: str) -> None:
+        self.stream, self.name, self.left = stream, name, MAX_UNPACKED
+
+    def read(self, size: int) -> bytes:
+        content = self.stream.read(size)
+        self.left -= len(content)
+        if self.left < 0:
+            raise CourseError(f"{self.name} unpacks to more than {MAX_UNPACKED:,} bytes: replace the archive.")
+        return content
+
+
+def _read_file(path: Path) -> bytes:
+    if path.exists() and not path.is_file():
+        raise OSError(f"{path} is not a file")  # a pipe would be waited for without end
+    with open(path, "rb") as file:
+        content = file.read(MAX_BYTES + 1)
+    if len(content) > MAX_BYTES:
+        raise OSError(f"{path} has more than {MAX_BYTES:,} bytes")
+    return content
 
 
 def _arrays(images: dict[str, list[np.ndarray]], labels: dict[str, list[int]]) -> Arrays:
@@ -123,8 +222,12 @@ def _arrays(images: dict[str, list[np.ndarray]], labels: dict[str, list[int]]) -
 
 def _decode(content: bytes, source: str) -> np.ndarray:
     try:
+        if len(content) > MAX_IMAGE_BYTES:
+            raise ValueError(f"{len(content):,} bytes")
         # PNG only: for some other formats, such as PostScript, Pillow starts an external program.
-        pixels = np.asarray(Image.open(io.BytesIO(content), formats=["PNG"]).convert("RGB"))
+        with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
+            width, height = image.size  # known before any memory is taken for the pixels
+            pixels = np.asarray(image.convert("RGB")) if (width, height) == (32, 32) else None
     except Exception as error:  # a damaged image can raise almost any exception
         if content.startswith(b"\xff\xd8\xff"):
             raise CourseError(
@@ -133,10 +236,8 @@ def _decode(content: bytes, source: str) -> np.ndarray:
         raise CourseError(
             f"{source} is not a readable PNG image: replace the copy of CIFAR-10 with a complete one."
         ) from error
-    if pixels.shape != (32, 32, 3):
-        raise CourseError(
-            f"{source} has {pixels.shape[1]} x {pixels.shape[0]} pixels, not 32 x 32: replace the copy of CIFAR-10."
-        )
+    if pixels is None:
+        raise CourseError(f"{source} has {width} x {height} pixels, not 32 x 32: replace the copy of CIFAR-10.")
     return pixels
 
 
@@ -186,11 +287,26 @@ class _ArraysOnly(pickle.Unpickler):
         return self.STAND_INS[module, name]
 
 
+def _check_opcodes(content: bytes) -> None:
+    """Check the sizes and numbers in a pickle before Python takes as much memory as they ask for.
+
+    Raises:
+        ValueError: If a size is larger than the rest of the file, or a number is larger than any in CIFAR-10's files.
+    """
+    for opcode, argument, _ in pickletools.genops(content):
+        if "PUT" in opcode.name and argument > MAX_MEMO:
+            raise ValueError(f"an object with the number {argument:,}")
+
+
 def _unpickle(read: Callable[[str], bytes], name: str, source: str) -> tuple[np.ndarray, np.ndarray]:
     """Return the images (n, 3, 32, 32) and labels (n,) of one official file."""
     try:
-        batch = _ArraysOnly(io.BytesIO(read(name)), encoding="bytes").load()
+        content = read(name)
+        _check_opcodes(content)
+        batch = _ArraysOnly(io.BytesIO(content), encoding="bytes").load()
         images = batch[b"data"].numbers.reshape(-1, 3, 32, 32)
+        if not all(type(label) is int for label in batch[b"labels"]):  # lists in lists could grow without limit
+            raise ValueError("labels that are not whole numbers")
         labels = np.array(batch[b"labels"], np.int64)
     except Exception as error:  # a damaged pickle can raise almost any exception
         raise CourseError(

@@ -1,6 +1,7 @@
 """Build a net from the name of a scheme and the name of an architecture."""
 
 import inspect
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -18,6 +19,7 @@ from .stem import COLOURS, check_channels
 
 ADAM_LR = 0.002  # for nets for which no recipe was tuned
 RGB = 3  # channels
+FACTORS = (0.01, 16)  # by which a preset can be narrowed and widened
 
 
 def _parameters(net: Callable[..., nn.Module]) -> list[inspect.Parameter]:
@@ -245,9 +247,18 @@ def architecture(arch: str) -> Architecture:
     if "widths" not in chosen.options:
         raise CourseError(f"{name} comes in one width only: leave out '-x{factor}', or widen convnet.")
     try:
-        widths = tuple(max(8, 8 * round(width * float(factor) / 8)) for width in chosen.options["widths"])
-    except (TypeError, ValueError, OverflowError) as error:
-        raise CourseError(f"{arch} is not a valid width: put a number after the x, as in {name}-x1.5.") from error
+        times = float(factor)
+    except ValueError:
+        times = math.nan
+    low, high = FACTORS
+    if not low <= times <= high:
+        raise CourseError(
+            f"{arch} is not a valid width: put a number from {low:g} to {high:g} after the x, as in {name}-x1.5."
+        )
+    try:
+        widths = tuple(max(8, 8 * round(width * times / 8)) for width in chosen.options["widths"])
+    except TypeError as error:  # an entry of your own, with other widths
+        raise CourseError(f"{name} cannot be widened: its widths are not a list of numbers.") from error
     return chosen.with_options(widths=widths)
 
 

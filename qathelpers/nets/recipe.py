@@ -9,7 +9,7 @@ from ..common.errors import CourseError, check_type
 OPTIMIZERS = ("muon", "adam")
 KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: f"one of {', '.join(OPTIMIZERS)}"}
 RANGES = {  # both ends included
-    "batch_size": (1, math.inf),
+    "batch_size": (1, 1_000_000),
     "lr": (0, 1e6),
     "bias_lr": (0, 1e6),
     "final_lr": (0, 1),
@@ -17,7 +17,7 @@ RANGES = {  # both ends included
     "translate": (0, 8),
     "cutout": (0, 32),
     "progressive_resizing": (0, 1),
-    "latent_clip": (0.01, math.inf),
+    "latent_clip": (0.01, 1e6),
 }
 
 

@@ -10,6 +10,7 @@ from ..common.errors import CourseError
 from ..data.cifar10 import load
 from ..nets.architectures import build
 from ..nets.recipe import Recipe
+from ..training import schema
 from ..training.history import History
 from ..training.loop import fit
 
@@ -24,6 +25,9 @@ def reproduce(config: dict, folder: str | Path | None = None) -> History:
         CourseError: If the config has settings that this version of the course does not know, if there are fewer
             images than the run had, or in the cases that `fit` and `data.load` name.
     """
+    problem = schema.problem_with(config) or ("has data 'auto', not a data set" if config.get("data") == "auto" else "")
+    if problem:
+        raise CourseError(f"This config {problem}: correct it, or record the run again.")
     try:
         recipe = Recipe(**config["recipe"])
         net = build(config["name"], config["arch"], seed=config["init_seed"])

@@ -4,21 +4,19 @@ from pathlib import Path
 
 from torch import nn
 
-from ..common import settings
+from ..common import distributed, settings
 from ..common.errors import CourseError, check_type
 from ..common.files import as_path, files_in
 from ..data.dataset import NAME, Dataset
 from ..nets.architectures import build
 from ..nets.recipe import Recipe
 from ..nets.schemes import SCHEMES, Scheme
-from ..training import overwriting
+from ..training import overwriting, schema
 from ..training.history import History
 from ..training.loop import train
 from ..training.run import Run
 
-# Keys of a config that tables show, with the types of their values.
-NEEDED = {"bits": str, "seed": int, "data": str, "hardware": str}
-NUMBERS = ("kB", "test_acc")  # keys that a config may have; None where nothing was measured
+NEEDED = ("bits", "seed", "data", "hardware")  # keys of a config that tables show
 
 
 def run_folder(data_name: str, arch: str) -> Path:
@@ -89,23 +87,32 @@ def load_or_train(
         CourseError: In the cases that `build` and `fit` name.
     """
     net, run = plan(name, dataset, epochs, arch=arch, seed=seed, recipe=recipe)
-    history = run.finished()
-    if history is not None:
-        print(f"{net.spec.name}: loaded from {settings.short(run.weights_path)}; delete that file to train again")
-        return run.load_net(net).to(run.device), history
-    overwriting.check(run, overwrite)
-    print(f"{net.spec.name}: training for {run.epochs} epochs on {run.config['hardware']}")
-    return net, train(run, net, dataset, overwrite=overwrite)
+    history = distributed.from_first(run.finished)
+    if history is None:
+        overwriting.check(run, overwrite)  # before the lock, which creates files
+        with run.lock():
+            history = distributed.from_first(run.finished)  # another process may have finished it since the first look
+            if history is None:
+                print(f"{net.spec.name}: training for {run.epochs} epochs on {run.config['hardware']}")
+                return net, train(run, net, dataset, overwrite=overwrite)
+    print(f"{net.spec.name}: loaded from {settings.short(run.weights_path)}; delete that file to train again")
+    return run.load_net(net).to(run.device), history
 
 
 def find_histories(folder: str | Path) -> list[History]:
     """Return the non-empty histories in `folder`, sorted by net (as in `SCHEMES`, then others) and by seed.
 
+    A .npy file that is not the history of a run, or cannot be read, is left out; a line that names it is printed.
+
     Raises:
-        CourseError: If the folder or a .npy file in it cannot be read, or if such a file is not the history of a run.
+        CourseError: If the folder cannot be read.
     """
-    order = list(SCHEMES)
-    histories = [_load(path) for path in files_in(as_path("folder", folder), ".npy")]
+    order, histories = list(SCHEMES), []
+    for path in files_in(as_path("folder", folder), ".npy"):
+        try:
+            histories.append(_load(path))
+        except CourseError as error:
+            print(f"Left out: {error}")
     return sorted((h for h in histories if len(h)), key=lambda h: ((*order, h.name).index(h.name), h.config["seed"]))
 
 
@@ -118,10 +125,6 @@ def _load(path: Path) -> History:
 
 
 def problem_with(config: dict) -> str:
-    """Return what a config lacks that tables need, or an empty string."""
+    """Return what a config lacks that tables need, or which value of it is wrong; else an empty string."""
     missing = [key for key in NEEDED if key not in config]
-    if missing:
-        return f"lacks {', '.join(missing)}"
-    kinds = NEEDED | {key: (int, float) for key in NUMBERS if config.get(key) is not None}
-    wrong = [f"{key} {config[key]!r}" for key, kind in kinds.items() if not isinstance(config[key], kind)]
-    return f"has values of another type ({', '.join(wrong)})" if wrong else ""
+    return f"lacks {', '.join(missing)}" if missing else schema.problem_with(config)

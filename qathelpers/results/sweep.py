@@ -3,11 +3,17 @@
 Dask distributes the trainings. It is pure Python and small compared with Ray. If a worker is killed, Dask restarts it
 and gives its training to another worker, where `fit` continues after the last finished epoch. All machines must be able
 to access the results folder (QAT_RESULTS_DIR) and the data.
+
+Whoever can give a Dask scheduler commands can run code as the user of its workers. The scheduler that a sweep starts
+accepts only connections with a certificate that is made for this sweep. A scheduler that you start yourself accepts
+everyone who can reach it, unless you give it certificates (see Dask's documentation of TLS).
 """
 
 import contextlib
+import hashlib
 import importlib.util
 import itertools
+import json
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -25,12 +31,15 @@ from ..nets.architectures import build
 from ..nets.recipe import Recipe, changed
 from ..training import overwriting
 from ..training.history import History
-from ..training.run import Run, run_name
+from ..training.run import Run, differences, identity, run_name
 from .runs import load_or_train, plan, run_folder
 
 SECONDS_BETWEEN_UPDATES = 1.0  # of the progress bar
 TIMEOUT = 20  # seconds to wait for a scheduler
 FAILURES = 3  # a training is given up after this many workers have died during it
+PACKAGES = ("distributed", "cryptography")
+# No pages about the scheduler and its workers are served to the other users of the machine.
+NO_PAGES = {"distributed.scheduler.http.routes": [], "distributed.worker.http.routes": []}
 
 
 @dataclass(frozen=True)
@@ -110,8 +119,12 @@ def run(
         CourseError: If Dask is not installed, the scheduler does not answer, or a training would replace a finished run
             with other settings. Nothing is trained then.
     """
-    if not importlib.util.find_spec("distributed"):
-        raise CourseError("Dask is not installed: run `pip install -e '.[sweep]'` in the course folder.")
+    missing = [name for name in PACKAGES if not importlib.util.find_spec(name)]
+    if missing:
+        raise CourseError(
+            f"A sweep needs Dask, but {' and '.join(missing)} cannot be found: run `pip install -e '.[sweep]'` in the "
+            "course folder."
+        )
     runs = {job: job.plan(dataset) for job in jobs}
     waiting = {job: run for job, run in runs.items() if run.finished() is None}
     for run in waiting.values():
@@ -122,12 +135,25 @@ def run(
     workers = min(workers or torch.cuda.device_count() or os.cpu_count() or 1, len(waiting))
     with _client(workers, scheduler) as client:
         threads = max(1, (os.cpu_count() or 1) // workers)
-        futures = {client.submit(train, job, threads, overwrite, key=str(job), pure=False): job for job in waiting}
+        futures = {
+            client.submit(train, job, threads, run.config, overwrite, key=_key(job, run), pure=False): job
+            for job, run in waiting.items()
+        }
         return _watch(futures, waiting)
 
 
-def train(job: Job, threads: int, overwrite: bool = False) -> float:
-    """Train one job, write its output to its log file, and return its test accuracy."""
+def train(job: Job, threads: int, config: dict, overwrite: bool = False) -> float:
+    """Train one job, write its output to its log file, and return its test accuracy.
+
+    Args:
+        job: What to train.
+        threads: Number of threads of PyTorch.
+        config: That of the run as the sweep has planned it.
+        overwrite: Whether a finished run with other settings may be replaced.
+
+    Raises:
+        CourseError: If this machine would train another run, because its data or its environment variables differ.
+    """
     torch.set_num_threads(threads)
     _take_a_gpu()
     check_writable(job.log_path.parent)
@@ -137,6 +163,12 @@ def train(job: Job, threads: int, overwrite: bool = False) -> float:
         raise not_written(job.log_path, error) from error
     with log as output, contextlib.redirect_stdout(output):
         dataset = load(job.data)
+        changed = differences(config, job.plan(dataset).config)
+        if changed:
+            raise CourseError(
+                f"The worker would train {job} with other settings ({', '.join(changed)}): use the same data, versions "
+                "of the course and environment variables on all machines."
+            )
         options = {"arch": job.arch, "seed": job.seed, "recipe": job.recipe, "overwrite": overwrite}
         _, history = load_or_train(job.name, dataset, job.epochs, **options)
     return history.test_acc
@@ -155,15 +187,31 @@ def _take_a_gpu() -> None:
         torch.cuda.set_device(number % torch.cuda.device_count())
 
 
+def _key(job: Job, run: Run) -> str:
+    """Return a key that two sweeps on one cluster share only if they want the same run in the same folder."""
+    content = json.dumps([identity(run.config), str(run.folder)], sort_keys=True)
+    return f"{job} {hashlib.sha256(content.encode()).hexdigest()[:16]}"
+
+
 def _client(workers: int, scheduler: str | None):
     import dask
-    from distributed import Client, LocalCluster
+    from distributed import Client, LocalCluster, Security
 
-    dask.config.set({"distributed.scheduler.allowed-failures": FAILURES})
+    dask.config.set({"distributed.scheduler.allowed-failures": FAILURES} | NO_PAGES)
     try:
         if scheduler:
             return Client(scheduler, timeout=TIMEOUT)
-        return Client(LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None))
+        security = Security.temporary()
+        return Client(
+            LocalCluster(
+                n_workers=workers,
+                threads_per_worker=1,
+                dashboard_address=None,
+                protocol="tls",
+                host="127.0.0.1",
+                security=security,
+            )
+        )
     except OSError as error:
         raise CourseError(f"No Dask scheduler answers at {scheduler}: start one with `dask scheduler`.") from error
 

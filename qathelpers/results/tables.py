@@ -85,14 +85,14 @@ def markdown(arch: str, data_name: str = "cifar10") -> str:
     titles = ["net", "bits", "epochs", "runs", "train", "test", "evaluated in", "recorded weights, fp32"]
     rows = []
     for name, row in summary.iterrows():
-        config = recorded[name].config
+        config = (recorded.get(name) or next(h for h in histories if h.name == name)).config
         cells = [name, config["bits"], config["epochs"], row["runs"]]
         cells += [_mean(row[kind], row[f"{kind} std"]) for kind in ("train", "test")]
         rows.append([*cells, row["evaluated in"], weights.get(name, "not kept")])
     if arch == "lenet":
         titles.append("original, train/test")
         for cells in rows:
-            cells.append("/".join(f"{value:.2f}" for value in ORIGINAL[cells[0]]))
+            cells.append("/".join(f"{value:.2f}" for value in ORIGINAL.get(cells[0], ())) or "none")
     lines = [titles, ["---"] * len(titles), *rows]
     return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
 

@@ -15,6 +15,7 @@ from ..nets import packing, weights
 from ..nets.architectures import NetSpec, architecture, build, spec_of
 from ..nets.identity import structure_digest
 from ..nets.schemes import SCHEMES
+from . import schema
 
 Tensors = dict[str, torch.Tensor]
 
@@ -118,7 +119,7 @@ def load_with_config(path: str | Path, net: nn.Module | None = None) -> tuple[nn
     if "packed" in header and not other:
         try:
             tensors = packing.unpack_net(net, tensors, layers)
-        except (KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
+        except (KeyError, ValueError, TypeError, AttributeError, RuntimeError, OverflowError) as error:
             raise CourseError(f"{path} is damaged ({error}): replace it with a fresh copy.") from error
     still_packed = "packed" in header and other
     problem = ("" if still_packed else misfits(net, tensors)) or other or _other_scheme(net, config)
@@ -223,13 +224,13 @@ def _header(path: Path, tensors: Tensors, metadata: dict[str, str]) -> dict:
         )
     try:
         header = {key: json.loads(value) for key, value in metadata.items()}
-    except (ValueError, RecursionError) as error:
+    except (ValueError, RecursionError, MemoryError) as error:
         raise CourseError(f"The header of {path} is not JSON ({error}): replace the file with a fresh copy.") from error
-    for key in header.keys() & {"config", "packed"}:
-        if not isinstance(header[key], dict):
-            kind = type(header[key]).__name__
+    for key, check in (("config", schema.problem_with), ("packed", schema.problem_with_packed)):
+        if key in header and (problem := check(header[key])):
             raise CourseError(
-                f"{key} in the header of {path} is a {kind}, not a dict: save the net again with checkpoint.save."
+                f"{key} in the header of {path} {problem}: save the net again with checkpoint.save, or replace the "
+                "file with a fresh copy."
             )
     return header
 

@@ -8,7 +8,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..common import hardware
 from ..common.errors import CourseError
-from ..data.batches import normalize
+from ..data.batches import normalize, progressive_side
 from ..data.dataset import Dataset
 from ..nets import weights
 from ..nets.architectures import ADAM_LR, build, spec_of
@@ -33,6 +33,8 @@ def check_training(net: nn.Module, dataset: Dataset, recipe: Recipe) -> list[str
     has_batchnorm = any(isinstance(module, _BatchNorm) for module in net.modules())
     dataset.check(recipe.batch_size if has_batchnorm else None)
     classes, name = len(dataset.classes), spec_of(net).name
+    if recipe.progressive_resizing:
+        _check_small_images(net, dataset)
     if _is_built_for(net, dataset):
         return _check_optimizer(net, recipe)
     logits = _logits(net, dataset.train_images[:2])
@@ -73,6 +75,19 @@ def _check_optimizer(net: nn.Module, recipe: Recipe) -> list[str]:
     if spec.seed is None:
         raise CourseError(f"{problem}: leave out recipe, or pass {USE_ADAM}.")
     return [f"Warning: {problem}; {USE_ADAM} avoids that."]
+
+
+def _check_small_images(net: nn.Module, dataset: Dataset) -> None:
+    """Check that `net` can process the first, smallest images of progressive resizing."""
+    side = progressive_side(0, dataset.train_images.shape[-1])
+    small = dataset.train_images[:2, :, :side, :side]
+    try:
+        _logits(net, small)
+    except CourseError as error:
+        raise CourseError(
+            f"{spec_of(net).name} ({spec_of(net).arch}) cannot process the images of {side} x {side} pixels that "
+            "progressive_resizing starts with: set progressive_resizing=0."
+        ) from error
 
 
 @torch.no_grad()

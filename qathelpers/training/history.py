@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 
 from ..common.errors import CourseError, check_type
 from ..common.files import as_path, check_readable, format_of, unreadable, write_atomically
+from . import schema
 
 ROW = np.dtype(
     [
@@ -23,6 +25,10 @@ ROW = np.dtype(
         ("seconds", "<f8"),
     ]
 )
+
+BEFORE = "before"  # the key of a config under which it holds the config of the rows that are being replaced
+ATTEMPTS = 5
+SECONDS_BETWEEN_ATTEMPTS = 0.05
 
 
 @dataclass
@@ -93,27 +99,24 @@ class History:
         """Write the rows to `path` (.npy) and the config to the .json file beside it; return the path of the .npy file.
 
         A digest of the rows is stored with the config, so `load` detects if one of the two files was replaced with that
-        of another run.
+        of another run. While the rows are written, the config beside them names what was there before, too. A reader
+        therefore finds a config for the rows at every moment, and also if this process is killed.
 
         Raises:
             CourseError: If the folder cannot be written.
         """
         path = as_path("path", path)
-
-        def write_config(count: int) -> None:
-            config = self.config | {"rows": count, "sha256": _digest(self.rows[:count])}
-            text = json.dumps(config, indent=1) + "\n"
-            write_atomically(path.with_suffix(".json"), lambda file: file.write_text(text, encoding="utf-8"))
-
-        def write_rows(temporary: Path) -> None:
-            with open(temporary, "wb") as file:  # given a path, np.save would append .npy to its name
-                np.save(file, self.rows, allow_pickle=False)
-
-        if not os.path.exists(path.with_suffix(".json")):  # a kill between the two would leave rows without a config
-            write_config(0)
-        write_atomically(path, write_rows)
-        write_config(len(self))
+        config = self.config | {"rows": len(self), "sha256": _digest(self.rows)}
+        before = _what_is_there(path)
+        _write_config(path, config if before is None else config | {BEFORE: before})
+        write_atomically(path, self._write_rows)
+        if before is not None:
+            _write_config(path, config)
         return path
+
+    def _write_rows(self, path: Path) -> None:
+        with open(path, "wb") as file:  # given a path, np.save would append .npy to its name
+            np.save(file, self.rows, allow_pickle=False)
 
     @classmethod
     def load(cls, path: str | Path) -> "History":
@@ -124,30 +127,21 @@ class History:
 
         Raises:
             Unreadable: If a file exists but cannot be read now.
-            CourseError: If a file is missing, damaged, or not a history.
+            CourseError: If a file is missing, damaged, or not a history, or if a value in the config is wrong.
         """
         path = as_path("path", path)
-        # np.load would accept archives, too.
-        rows = _read(path, lambda file: np.lib.format.read_array(file, allow_pickle=False))
-        if rows.dtype != ROW or rows.ndim != 1:
-            raise CourseError(
-                f"{path} is a NumPy array of another program, not a history of the course, which has the columns "
-                f"{', '.join(ROW.names)}: move it to another folder, or name another file."
-            )
-        config = _read(path.with_suffix(".json"), json.load)
-        if not isinstance(config, dict) or not isinstance(config.get("name"), str):
-            raise CourseError(
-                f"{path.with_suffix('.json')} is not the config of a run, because it does not name a net: replace it "
-                "with the right file, or train the net again."
-            )
-        # If a process was killed between writing the two files, there is one row more than the config says.
-        count, digest = config.pop("rows", None), config.pop("sha256", None)
-        if digest and not (isinstance(count, int) and _digest(rows[:count]) == digest):
-            raise CourseError(
-                f"{path} and {path.with_suffix('.json').name} do not belong to the same run, or one of them is "
-                "damaged: restore the right file, or train the net again."
-            )
-        return cls(config, rows)
+        for attempt in range(ATTEMPTS):
+            if attempt:  # another process may have replaced both files between the two reads
+                time.sleep(SECONDS_BETWEEN_ATTEMPTS)
+            rows, stored = _read_rows(path), _read_config(path)
+            found = _matching(rows, stored)
+            if found:
+                config, count = found
+                return cls(config, rows[:count])
+        raise CourseError(
+            f"{path} and {path.with_suffix('.json').name} do not belong to the same run, or one of them is damaged: "
+            "restore the right file, or train the net again."
+        )
 
 
 def check_histories(histories: object) -> None:
@@ -219,6 +213,70 @@ def _read(path: Path, parse: Callable[[BinaryIO], Any]) -> Any:
             f"{path} is {problem}: name the .npy file of a history, or move this file to another folder and train the "
             "net again."
         ) from error
+
+
+def _read_rows(path: Path) -> np.ndarray:
+    # np.load would accept archives, too.
+    rows = _read(path, lambda file: np.lib.format.read_array(file, allow_pickle=False))
+    if rows.dtype != ROW or rows.ndim != 1:
+        raise CourseError(
+            f"{path} is a NumPy array of another program, not a history of the course, which has the columns "
+            f"{', '.join(ROW.names)}: move it to another folder, or name another file."
+        )
+    return rows
+
+
+def _read_config(path: Path) -> dict:
+    """Return the content of the .json file beside `path`, after a check of its values."""
+    path = path.with_suffix(".json")
+    stored = _read(path, json.load)
+    if not isinstance(stored, dict) or not isinstance(stored.get("name"), str):
+        raise CourseError(
+            f"{path} is not the config of a run, because it does not name a net: replace it with the right file, or "
+            "train the net again."
+        )
+    for config in (stored, stored.get(BEFORE, {})):
+        if problem := schema.problem_with(config):
+            raise CourseError(
+                f"The config {path} {problem}: correct it, replace it with the right file, or train the net again."
+            )
+    return stored
+
+
+def _write_config(path: Path, config: dict) -> None:
+    text = json.dumps(config, indent=1) + "\n"
+    write_atomically(path.with_suffix(".json"), lambda file: file.write_text(text, encoding="utf-8"))
+
+
+def _what_is_there(path: Path) -> dict | None:
+    """Return the config of the rows that are at `path`, with their number and digest; None if there is no such run."""
+    try:
+        if not os.path.exists(path):
+            return None
+        there = History.load(path)
+    except CourseError:
+        return None
+    return there.config | {"rows": len(there), "sha256": _digest(there.rows)}
+
+
+def _matching(rows: np.ndarray, stored: dict) -> tuple[dict, int] | None:
+    """Return the config that describes `rows`, and the number of rows that it vouches for; None if none does.
+
+    A config without a digest, from an older version of the course, describes any rows. A config can describe fewer rows
+    than there are: older versions wrote the rows first, and could be killed before they wrote the config.
+    """
+    candidates = [{key: value for key, value in stored.items() if key != BEFORE}, stored.get(BEFORE)]
+    for exact in (True, False):
+        for config in filter(None, candidates):
+            count, digest = config.get("rows"), config.get("sha256")
+            plain = {key: value for key, value in config.items() if key not in ("rows", "sha256")}
+            if not digest:
+                return plain, len(rows)
+            if not schema.is_whole(count, 0, len(rows)) or (exact and count != len(rows)):
+                continue
+            if _digest(rows[:count]) == digest:
+                return plain, count
+    return None
 
 
 def _digest(rows: np.ndarray) -> str:

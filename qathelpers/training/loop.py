@@ -1,10 +1,10 @@
 """`fit`, the training loop of the course, which runs on a laptop, on a GPU and in several processes."""
 
+import contextlib
 import functools
 import itertools
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.optim.swa_utils import update_bn
 
-from ..common import distributed, hardware
+from ..common import distributed, hardware, interrupts
 from ..common.errors import CourseError, check_callable
 from ..common.progress import progress
 from ..data.batches import Batches, progressive_side
@@ -20,12 +20,12 @@ from ..data.dataset import Dataset
 from ..nets import weights
 from ..nets.fused_quantizers import fused
 from ..nets.recipe import Recipe
-from . import overwriting
+from . import checkpoint, overwriting
 from .checks import check_training
 from .evaluation import Tally, accepts_channels_last, as_logits, evaluate, in_its_format
 from .history import History
 from .optimizers import make_optimizers, set_learning_rates
-from .run import Run
+from .run import Run, identity
 
 BATCHNORM_BATCHES = 20
 print_line = functools.partial(print, flush=True)  # flushed, so that a log file can be followed during a training
@@ -95,6 +95,9 @@ def train(
     _check_callbacks(on_epoch, on_batch, log)
     if run.device.type == "cpu":
         hardware.keep_freed_memory()
+    distributed.check_same(
+        identity(run.config), "Use the same data, versions of the course and environment variables on all machines."
+    )
     distributed.check_last_batch(len(dataset.train_labels), recipe.batch_size)
     if distributed.rank():
         log = _silent
@@ -121,10 +124,11 @@ def train(
                     recalibrate_batchnorm(net, train_batches, epoch, side)
                 test_loss, test_acc = evaluate(net, test_batches, side)
                 seconds = time.perf_counter() - start
-                history.append(epoch + 1, train_loss, train_acc, test_loss, test_acc, seconds)
-                bar.clear()  # so that the line does not end up beside the bar
-                log(history.last_line() + (f", images of {side} x {side}" if side < full else ""))
-                run.save_epoch(history, net, optimizers)
+                with interrupts.delayed():  # so that what is in memory and what is on disk are the same epochs
+                    history.append(epoch + 1, train_loss, train_acc, test_loss, test_acc, seconds)
+                    bar.clear()  # so that the line does not end up beside the bar
+                    log(history.last_line() + (f", images of {side} x {side}" if side < full else ""))
+                    run.save_epoch(history, net, optimizers)
                 if on_epoch:
                     on_epoch(history)
         except KeyboardInterrupt:
@@ -134,8 +138,9 @@ def train(
             bar.close()
         for warning in weights.warnings(net):
             log(warning)
-        if len(history) == epochs:
-            run.finish(history, net)
+        with contextlib.suppress(KeyboardInterrupt), interrupts.delayed():  # too late: the training is finished
+            if len(history) == epochs:
+                run.finish(history, net)
     del train_batches, test_batches, optimizers
     hardware.release_freed_memory()
     return history
@@ -202,7 +207,7 @@ def recalibrate_batchnorm(net: nn.Module, batches: Batches, epoch: int, side: in
         update_bn((in_its_format(net, images) for images, _ in first), net)
 
 
-@contextmanager
+@contextlib.contextmanager
 def _seeded(run: Run, epoch: int) -> Iterator[None]:
     """Seed what draws random numbers inside a net, such as dropout, so that a resumed training draws the same ones."""
     devices = [run.device] if run.device.type == "cuda" else []
@@ -213,7 +218,9 @@ def _seeded(run: Run, epoch: int) -> Iterator[None]:
 
 def _start(run: Run, net: nn.Module, log: Callable[[str], None]) -> tuple[History, list[torch.optim.Optimizer]]:
     """Return the history and the optimizers of a new or resumed training; move the net to its device."""
-    resumed = run.read_resume(net)
+    if distributed.world_size() > 1:
+        weights.initialize_scales(net)  # `read_resume` does so in process 0
+    resumed = distributed.from_first(lambda: run.read_resume(net))
     if resumed:
         # Before the move, because Brevitas creates new parameters on the CPU when it loads.
         weights.load_training_state(net, resumed.net)
@@ -227,6 +234,10 @@ def _start(run: Run, net: nn.Module, log: Callable[[str], None]) -> tuple[Histor
         resumed.restore(optimizers)
         history.rows = resumed.rows
         log(f"{run.name}: resumed after epoch {len(history)} of {run.epochs}")
+    distributed.check_same(
+        {"weights": checkpoint.digest(weights.training_state(net), {}) if distributed.world_size() > 1 else ""},
+        "Give the nets of all processes the same initial weights, with torch.manual_seed before they are made.",
+    )
     return history, optimizers
 
 

@@ -1,6 +1,5 @@
 """`Run`: one training, what defines it, and its files on disk."""
 
-import errno
 import hashlib
 import os
 import re
@@ -12,10 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from filelock import FileLock, Timeout
 from torch import nn
 
-from ..common import distributed, hardware, settings
+from ..common import distributed, hardware, locks, settings
 from ..common.errors import MAX_SEED, CourseError, check_whole
 from ..common.files import (
     Unreadable,
@@ -33,6 +31,7 @@ from ..nets.recipe import Recipe
 from . import checkpoint
 from .history import ROW, History
 from .optimizers import make_optimizers
+from .schema import MAX_EPOCHS
 
 # Valid file names on every operating system, without path separators.
 FILE_NAME = re.compile(r"\w[\w .+-]{0,79}")
@@ -52,14 +51,17 @@ CIRCUMSTANCES = {
     "test_acc",
 }
 
-NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}  # what network file systems without locks answer
-
 EXPECTED = {"net": "a torch.nn.Module", "dataset": "what `data.load` returns", "recipe": "a `Recipe`, or None"}
 
 
 def run_name(name: str, seed: int = 0) -> str:
     """Return the name of a run's files without suffix: the net's name, and the seed unless the seed is 0."""
     return name + (f"-seed{seed}" if seed else "")
+
+
+def identity(config: dict) -> dict:
+    """Return the part of a config that decides which run it is; see `CIRCUMSTANCES`."""
+    return {key: value for key, value in config.items() if key not in CIRCUMSTANCES}
 
 
 def differences(one: dict, other: dict) -> list[str]:
@@ -118,6 +120,7 @@ class Run:
     config: dict
     folder: Path | None = None
     keeps_finished: bool = field(default=False, compare=False)
+    _is_locked: bool = field(default=False, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Check the name before any work is done."""
@@ -149,7 +152,7 @@ class Run:
             if not isinstance(value, kind) and not (argument == "recipe" and value is None):
                 raise ValueError(f"{argument} is a {type(value).__name__}: pass {EXPECTED[argument]}")
         weights.check_net(net)
-        check_whole("epochs", epochs, 1)
+        check_whole("epochs", epochs, 1, MAX_EPOCHS)
         check_whole("seed", seed, 0, MAX_SEED)
         dataset.check()
         spec, device = spec_of(net), hardware.find_device(device)
@@ -235,7 +238,7 @@ class Run:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Reserve the run's files for this process.
+        """Reserve the run's files for this process. Inside the body, the same `Run` can be reserved again.
 
         Raises:
             CourseError: If the folder cannot be written, or if another process or thread is training this run.
@@ -243,30 +246,26 @@ class Run:
         if not self._writes:
             yield
             return
+        if self._is_locked:  # by this object, further up
+            yield
+            return
         check_writable(self.folder)
         paths = (self.history_path, self.history_path.with_suffix(".json"), self.weights_path, self.resume_path)
         for path in paths:
             check_replaceable(path)
-        # The other users of a shared folder have to be able to open the lock, too; it is an empty file.
-        lock = FileLock(self.folder / f".{self.name}.lock", mode=0o666)
         try:
-            lock.acquire(timeout=0)
-        except Timeout as error:
+            with locks.hold(self.folder / f".{self.name}.lock"):
+                self._is_locked = True
+                for path in paths:
+                    remove_leftovers(path)
+                yield
+        except locks.Busy as holder:
             raise CourseError(
-                f"Another process is training {self.name} in {self.folder}: wait until it has finished, stop it, or "
+                f"{self.name} is being trained in {self.folder} by {holder}: wait until it has finished, stop it, or "
                 "set QAT_RESULTS_DIR to another folder."
-            ) from error
-        except NotImplementedError:  # a network file system without locks
-            pass
-        except OSError as error:
-            if error.errno not in NO_LOCKS:
-                raise not_written(Path(lock.lock_file), error) from error
-        try:
-            for path in paths:
-                remove_leftovers(path)
-            yield
+            ) from holder
         finally:
-            lock.release()
+            self._is_locked = False
 
     def finished(self) -> History | None:
         """Return the history if exactly this run is already finished, else None.

@@ -91,7 +91,7 @@ def save_plot(runs):
 
 @pytest.mark.parametrize(
     ("save", "name"),
-    [(save_history, "TernaryNN.npy"), (save_weights, "TernaryNN.safetensors"), (save_plot, "loss.png")],
+    [(save_history, "TernaryNN.json"), (save_weights, "TernaryNN.safetensors"), (save_plot, "loss.png")],
 )
 def test_a_full_disk_leaves_the_old_file(runs, save, name):
     before = contents(runs)
