@@ -84,7 +84,7 @@ data_option = _data_option(NAMES, help="Default: QAT_DATA, or auto.")
 recorded_data_option = _data_option(REAL_NAMES, default="cifar10", show_default=True)
 seed_option = click.option("--seed", type=click.IntRange(0, MAX_SEED), default=0, show_default=True)
 set_option = click.option("--set", "changes", multiple=True, metavar="SETTING=VALUE", help=SET_HELP)
-overwrite_option = click.option("--overwrite", is_flag=True, help="Replace finished runs with other settings.")
+overwrite_option = click.option("--overwrite", is_flag=True, help="Replace finished runs that have other settings.")
 epochs_type = click.IntRange(1, MAX_EPOCHS)
 
 
@@ -116,7 +116,7 @@ def train_command(
     """Train one net; ask for the number of epochs and the name if they are not given.
 
     A finished run with the same settings is loaded. With more epochs, the net is trained again from the beginning. A
-    finished run with other settings or more epochs is only replaced with --overwrite.
+    finished run with other settings or more epochs is replaced only with --overwrite.
     """
     recipe = changed(build(name, arch).spec.recipe, changes)
     options = {"arch": arch, "seed": seed, "recipe": recipe, "overwrite": overwrite}
@@ -185,7 +185,9 @@ def compare_command(folder: Path | None, recorded: bool, arch: str, data_name: s
 @click.option("--arch", "archs", multiple=True, default=("convnet",), show_default=True, help=ARCH_HELP)
 @click.option("--seed", "seeds", type=click.IntRange(0, MAX_SEED), multiple=True, default=(0,), show_default=True)
 @set_option
-@click.option("--workers", type=click.IntRange(1), help="Number of trainings at the same time. Default: one per core.")
+@click.option(
+    "--workers", type=click.IntRange(1), help="Number of trainings at a time. Default: one per GPU, or one per core."
+)
 @click.option("--scheduler", metavar="ADDRESS", help=SCHEDULER_HELP)
 @data_option
 @overwrite_option
@@ -245,7 +247,7 @@ def lab_command() -> None:
 @main.command("data")
 @data_option
 def data_command(data_name: str | None) -> None:
-    """Find or download the data, verify it, and describe it."""
+    """Find or download the data, verify it, and print a description."""
     dataset = load(data_name)
     print("classes:", ", ".join(dataset.classes))
     print("settings: QAT_DATA_DIR", settings.data_dir() or "not set", "| cache", cache_file())
@@ -268,7 +270,7 @@ def bench_group() -> None:
 @arch_option
 @data_option
 def bench_inference_command(arch: str, data_name: str | None) -> None:
-    """Time nets in PyTorch, ONNX Runtime and OpenVINO: with floats, 8-bit integers and single bits."""
+    """Time float, 8-bit and 1-bit nets in PyTorch, ONNX Runtime and OpenVINO."""
     from .deploy import benchmark  # not at the top: the other commands do not need its packages
 
     benchmark.everything(load(data_name), arch)
@@ -286,11 +288,11 @@ def bench_sizes_command(arch: str) -> None:
 
 @main.command("demo")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("build/demo/index.html"), show_default=True)
-@click.option("--serve", is_flag=True, help="Serve the page over HTTP after it was built.")
-@click.option("--address", default="127.0.0.1", show_default=True, help="0.0.0.0 lets a whole room open the page.")
-@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 takes a free one.")
+@click.option("--serve", is_flag=True, help="Serve the page over HTTP after building it.")
+@click.option("--address", default="127.0.0.1", show_default=True, help="0.0.0.0 lets other devices open the page.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 chooses a free port.")
 def demo_command(out: Path, serve: bool, address: str, port: int) -> None:
-    """Build a page on which three low-bit nets run in a browser; it opens from the disk, without a network."""
+    """Build a web page that runs three low-bit nets; open its file in a browser, no network is needed."""
     from .deploy import demo  # not at the top: the other commands do not need it
 
     path = demo.build(out)

@@ -67,7 +67,7 @@ def takes_cpu_build(choice: str) -> bool:
 
 
 def cpu_command(python: Path, pyproject: str) -> list[str]:
-    """Return the command that installs PyTorch from the index of CPU builds; it fails at once if there is no way to it.
+    """Return the command that installs PyTorch from the index of CPU builds; it fails fast without access to it.
 
     Args:
         python: The Python of the environment.

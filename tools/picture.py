@@ -61,7 +61,9 @@ def draw() -> Figure:
     listed = "; ".join(
         f"{name} {size:,.0f} kB and {accuracy:.3f} ({arch})" for name, (*_, (arch, size, accuracy)) in nets.items()
     )
-    return figure.with_alt(f"Test accuracy on CIFAR-10 against size, one line per net, which ends at: {listed}.")
+    return figure.with_alt(
+        f"Test accuracy on CIFAR-10 against size, with one line per net. The lines end at: {listed}."
+    )
 
 
 def update(root: Path) -> list[Path]:

@@ -1,6 +1,6 @@
 """Make a page of slides from each notebook, with its stored outputs: `python -m tools.slides`, or `make slides`.
 
-A section becomes a slide, and each code cell with its output a slide below it. A tag of a cell decides otherwise:
+A section becomes a slide, and each code cell with its output becomes a slide below it. A tag of a cell changes this:
 "slides:slide", "slides:subslide", "slides:fragment", "slides:notes" or "slides:skip".
 """
 

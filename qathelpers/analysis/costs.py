@@ -76,12 +76,13 @@ def layers(net: nn.Module, image: tuple[int, ...] | None = None) -> pd.DataFrame
 
 
 def feature_map_kilobytes(net: nn.Module, image: tuple[int, ...] | None = None) -> float:
-    """Return the working memory in kB (1000 bytes) for one image: the largest input and output of a layer together.
+    """Return the working memory in kB (1000 bytes) for one image: the largest sum of a layer's input and output.
 
     While a layer is computed, its input and its output are in memory at the same time. Inputs have the bits that
     `layers` calls `A`; outputs are stored as the next layer reads them, and those of the last layer as floats. This
-    assumes that BatchNorm and activation are applied to each output before it is stored. Not counted are the fixed
-    stem, whose output is the input of the next layer, and values that wait for a skip connection.
+    assumes that BatchNorm and activation are applied to each output before it is stored. The fixed stem is not
+    counted, because its output is the input of the next layer. Values that wait for a skip connection are not counted
+    either.
 
     Args:
         net: Any net of convolutions and linear layers.

@@ -27,7 +27,7 @@ def init() -> None:
     """Join the processes that torchrun started; do nothing when there is only one.
 
     Raises:
-        CourseError: If this machine has GPUs, but fewer than processes.
+        CourseError: If this machine has GPUs, but fewer GPUs than processes.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
         return

@@ -47,7 +47,7 @@ def check_type(name: str, value: object, kind: type | tuple[type, ...], wanted: 
     """Check that the value of the argument `name` has one of the types `kind`; `wanted` says what to pass instead.
 
     Raises:
-        CourseError: If it has not; the message names the argument and the type of its value.
+        CourseError: If it does not; the message names the argument and the type of its value.
     """
     if not isinstance(value, kind):
         found = "None" if value is None else f"a {type(value).__name__}"

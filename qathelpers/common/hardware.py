@@ -70,7 +70,7 @@ def is_fast(device: torch.device) -> bool:
 
 
 def memory_format(device: torch.device) -> torch.memory_format:
-    """Return the memory format in which convolutions are fastest on `device`, and right.
+    """Return the memory format in which convolutions are fastest on `device`, and correct.
 
     On Apple's GPUs, many versions of PyTorch compute wrong gradients of BatchNorm for images in channels-last format
     (pytorch issues 134580 and 175189).
@@ -131,7 +131,7 @@ def enough_memory(advice: str) -> Iterator[None]:
     """Turn the error of a device without enough free memory into one sentence that ends with `advice`.
 
     Raises:
-        CourseError: If the memory is used up within this context.
+        CourseError: If the device runs out of memory within this context.
     """
     try:
         yield
@@ -139,7 +139,7 @@ def enough_memory(advice: str) -> Iterator[None]:
         if not is_used_up(error):
             raise
         reason = str(error).splitlines()[0][:200].rstrip(".")
-        raise CourseError(f"The memory of the device is used up ({reason}): {advice}.") from error
+        raise CourseError(f"The device has run out of memory ({reason}): {advice}.") from error
 
 
 def keep_freed_memory() -> bool:

@@ -1,4 +1,4 @@
-"""How the threads of PyTorch wait for one another. This module must not import torch: it has to run before that."""
+"""How the threads of PyTorch wait for one another. This module must not import torch, because it has to run first."""
 
 import os
 

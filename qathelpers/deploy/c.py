@@ -149,7 +149,7 @@ def _text(net: nn.Module, program: c_layers.Program, name: str, classes: tuple[s
     constants.add_array("float", "FILTER", kernel.permute(2, 3, 1, 0).flatten().float().numpy())
     head = HEAD.format(
         title=f"{spec.name} ({spec.arch}), {spec.bits}: a neural network for images of {height} x {width} pixels.",
-        source="Written by the course's `export_c`; weights and images need no other preparation.",
+        source="Written by the course's `export_c`; no preparation of weights or images is needed.",
         name=name,
         upper=name.upper(),
         classes=outputs,
@@ -158,7 +158,7 @@ def _text(net: nn.Module, program: c_layers.Program, name: str, classes: tuple[s
         width=width,
         count=channels * height * width,
         colours=", first red, then green, then blue" if channels > 1 else "",
-        answers=f"The answers, from 0: {', '.join(classes)}." if classes else "The answers are numbers, from 0.",
+        answers=f"The classes, from 0: {', '.join(classes)}." if classes else "The classes are numbered from 0.",
         most="\n".join(f"#define MOST_{title} {count}" for title, count in sorted(program.most.items())),
     )
     calls = ["normalize(image);", *program.calls]

@@ -255,7 +255,7 @@ class _Writer:
         quantizer = getattr(act, "act_quant", None)
         if quantizer is None or not quantizer.is_quant_enabled:
             if isinstance(act, qnn.QuantIdentity):
-                self._refuse(act, "it is no activation")
+                self._refuse(act, "it is not an activation")
             return False
         if not is_binary(quantizer) or not quantizer.is_signed or isinstance(act, qnn.QuantReLU):
             self._refuse(act, "activations must be a float ReLU or signs")

@@ -64,7 +64,7 @@ def export_int8(
     path = as_path("path", path)
     for quantizer in conversion.activation_quantizers(net):
         if bits_of(quantizer) != BITS or quantizer.is_signed or (quantizer.zero_point() != 0).any():
-            raise CourseError(f"The net's activations have levels that 8 unsigned bits would replace: {REMEDY}.")
+            raise CourseError(f"Unsigned 8-bit levels would replace the quantizers of the net's activations: {REMEDY}.")
     if images.dtype != torch.uint8 or images.ndim != 4 or len(images) < FEWEST:
         raise CourseError(
             f"The calibration needs at least {FEWEST} images, uint8 (n, channels, h, w), but got {len(images)} of "

@@ -29,7 +29,7 @@ PRECISION = (
 
 
 def metadata(net: nn.Module, shape: tuple[int, ...], takes_bytes: bool, classes: Sequence[str] | None) -> dict:
-    """Return what a stranger has to know about the file of a net, as texts.
+    """Return the metadata of an exported file, which users of the file need, as texts.
 
     Args:
         net: The net.

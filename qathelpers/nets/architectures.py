@@ -60,7 +60,7 @@ class Architecture:
         check_type("recipe of an Architecture", self.recipe, Recipe, "a Recipe")
         first, *others = _parameters(self.net) or [None]
         if first is None:
-            raise CourseError(f"{_name(self.net)} takes no arguments: its first one has to be the Scheme.")
+            raise CourseError(f"{_name(self.net)} takes no arguments: its first argument has to be the Scheme.")
         if any(parameter.kind is parameter.VAR_KEYWORD for parameter in (first, *others)):
             return
         known = [parameter.name for parameter in others if parameter.kind is not parameter.VAR_POSITIONAL]
@@ -196,7 +196,7 @@ def _sizes(chosen: Architecture, classes: int, image_size: int, channels: int) -
     accepted = {parameter.name: parameter for parameter in _parameters(chosen.net)}
     if classes != 10 and "classes" not in accepted:
         raise CourseError(
-            f"{_name(chosen.net)} has no option classes, so it cannot be built for {classes} classes: add it."
+            f"{_name(chosen.net)} has no option classes, so it cannot be built for {classes} classes: add this option."
         )
     sizes = {"classes": classes, "image_size": image_size}
     if _takes_channels(chosen):
@@ -204,7 +204,7 @@ def _sizes(chosen: Architecture, classes: int, image_size: int, channels: int) -
     elif channels != RGB:
         raise CourseError(
             f"{_name(chosen.net)} has no option channels with the default 3, so it cannot be built for images with "
-            f"{channels} channel: add it."
+            f"{channels} channel: add this option."
         )
     return {key: value for key, value in sizes.items() if key in accepted}
 

@@ -106,7 +106,7 @@ class ConvNet(nn.Module):
             raise CourseError(f"patch is {patch!r}: choose {' or '.join(map(str, WAVES))}, the sizes of the stem.")
         schemes = [scheme] * len(widths) if block_weights is None else [_with(scheme, w) for w in block_weights]
         if len(schemes) != len(widths):
-            raise CourseError(f"block_weights has {len(schemes)} quantizers for {len(widths)} blocks: give each one.")
+            raise CourseError(f"block_weights has {len(schemes)} quantizers for {len(widths)} blocks: pass one each.")
         self.stem = scheme.stem(patch, stride, channels)
         inputs = (self.stem[0].channels, *widths[:-1])
         sizes = zip(schemes, inputs, widths, pools, strict=True)

@@ -195,7 +195,7 @@ def _integers(quantizer: RescalingIntQuant) -> tuple[float, float, float]:
 
 
 def _fused_class(part: nn.Module) -> type | None:
-    """Return the class that computes the same as `part`; None if there is none, or if someone looks into `part`."""
+    """Return the class that computes the same as `part`; None if there is none, or if `part` has hooks."""
     if type(part) not in (RescalingIntQuant, BinaryQuant, FusedActivationQuantProxy) or brevitas.config.JIT_ENABLED:
         return None
     kind = _fused_classes().get(_structure(part))

@@ -155,7 +155,7 @@ def _logits(net: nn.Module, images: torch.Tensor) -> torch.Tensor:
 
 
 def cannot_process(net: nn.Module, shape: torch.Size, error: Exception) -> CourseError:
-    """Return the exception for a net that raised `error` for images of this shape, with what is to be changed."""
+    """Return the exception for a net that raised `error` for images of this shape; it says what to change."""
     spec, (channels, height, width) = spec_of(net), shape[1:]
     kinds = sorted({str(p.dtype) for p in net.parameters() if p.is_floating_point() and p.dtype != torch.float32})
     expected = spec.channels or _input_channels(net)

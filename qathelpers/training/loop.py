@@ -72,7 +72,7 @@ def fit(
 
     Raises:
         CourseError: If the net cannot be trained on this data, the folder has a finished run that must not be replaced
-            or cannot be written, another process is training this net there, the memory is used up, or the loss
+            or cannot be written, another process is training this net there, memory runs out, or the loss
             becomes NaN or infinite.
         ValueError: If an argument has the wrong type or is out of range.
     """

@@ -60,7 +60,7 @@ def check(run: Run, overwrite: bool) -> list[str]:
 
 
 def _finished(run: Run) -> tuple[dict[Path, dict], list[str]]:
-    """Return the configs of finished runs in the files of `run`, by file, and a line for each file without any use."""
+    """Return the configs of finished runs in the files of `run`, by file, and a line for each unusable file."""
     finished, lines = {}, []
     for path, read in ((run.weights_path, checkpoint.config_of_any), (run.history_path, _finished_config)):
         if not os.path.exists(path) or path.is_dir():  # a folder is refused by `Run.lock`

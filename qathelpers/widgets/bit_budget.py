@@ -137,7 +137,7 @@ class BitBudget(WithPreview, Widget):
     def _verdict(self) -> str:
         spare = self.budget - self.costs.kilobytes
         if spare >= 0:
-            return f"✓ {self.costs.kilobytes:.1f} kB: the net fits, {spare:.1f} kB of {self.budget:g} kB are left."
+            return f"✓ {self.costs.kilobytes:.1f} kB: the net fits; {spare:.1f} kB of {self.budget:g} kB are left."
         return f"✗ {self.costs.kilobytes:.1f} kB: {-spare:.1f} kB more than the budget of {self.budget:g} kB."
 
     def _train(self) -> None:
@@ -145,14 +145,16 @@ class BitBudget(WithPreview, Widget):
             if self.costs.kilobytes > self.budget:
                 raise CourseError(f"{self._verdict()} Choose fewer bits or narrower blocks, then train.")
             if self.panel is not None and self.panel.running:
-                raise CourseError("A net is still being trained below: stop it, or wait until it is done.")
+                raise CourseError("A net is still being trained below: stop the training, or wait for its end.")
             self.panel = TrainingPanel(self.dataset, name=self.name, arch=self.arch)
         except CourseError as error:
             self.status.value = announced(str(error), "bad")
             return
         self._place.children = [self.panel]
         if self.panel.running:  # the panel shows a training of an earlier panel
-            self.status.value = announced("Another net is being trained in this kernel: stop it below first.", "bad")
+            self.status.value = announced(
+                "Another net is being trained in this kernel: stop it in the panel below.", "bad"
+            )
             return
         self.panel.train.click()
         self.status.value = announced(f"{self.name} on the architecture {self.arch!r} is being trained below.")
@@ -161,8 +163,8 @@ class BitBudget(WithPreview, Widget):
 def _numbers(costs: Costs) -> dict[str, str]:
     return {
         "packed size": f"{costs.kilobytes:.1f} kB",
-        "per image": f"{costs.macs / 1e6:.2f} million MACs",
-        "bit operations": f"{costs.bops / 1e6:.0f} million BOPs",
+        "MACs per image": f"{costs.macs / 1e6:.2f} million",
+        "bit operations per image": f"{costs.bops / 1e6:.0f} million",
         "RAM for feature maps": f"{costs.memory:.1f} kB",
     }
 

@@ -47,7 +47,7 @@ class Comparison(WithPreview, Widget):
         self._results = table(self.histories)
         self.boxes = [tick(_title(history), number < AT_FIRST) for number, history in enumerate(self.histories)]
         self.choices = {name: button(name) for name in CHOICES}
-        self.train = tick("training accuracy, thin lines", False)
+        self.train = tick("show training accuracy (thin lines)", False)
         self.curves, self.sizes = picture(560, 300), picture(420, 280)
         self.table, self.status, self._unseen = ipw.HTML(), ipw.HTML(), ipw.HTML()
         columns = [column for column in COLUMNS if column in self._results]  # old runs have no size

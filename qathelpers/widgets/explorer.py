@@ -23,7 +23,7 @@ TILES = {  # the title of each number, its key in `summary`, and its format
     "levels in use": ("levels", "{:.0f}"),
     "relative squared error": ("relative squared error", "{:.2%}"),
     "zeros": ("zeros", "{:.1%}"),
-    "gradient passes": ("gradient passes", "{:.1%}"),
+    "receive a gradient": ("gradient passes", "{:.1%}"),
 }
 
 
@@ -199,9 +199,9 @@ def _change(form: str, now: float, before: float | None) -> str:
 def _sentence(summary: dict[str, float], scales: int, setting: Setting) -> str:
     scale = f"The scale is {summary['scale']:.4f}"
     if scales > 1:
-        scale = f"The {scales} scales are on average {summary['scale']:.4f}; the staircase is drawn for this mean"
+        scale = f"The mean of the {scales} scales is {summary['scale']:.4f}; the staircase is drawn for this mean"
     low, high = setting.lowest, setting.highest
-    return f"{scale}. The integers go from {low} to {high}" + (", without 0." if setting.bits == 1 else ".")
+    return f"{scale}. The integers range from {low} to {high}" + (", without 0." if setting.bits == 1 else ".")
 
 
 def _alt(summary: dict[str, float], layer: str, best: float) -> str:

@@ -80,7 +80,7 @@ class PictureGuesser(WithPreview, Widget):
             verdict = "right" if classes[0] == truth else "wrong"
             lines.append(f"{name}: {', '.join(classes)} ({verdict})")
         lines.append(", ".join(label for label, _ in self.show.options))
-        return still("Picture guesser", lines, "A test image beside the likeliest classes of each net.")
+        return still("Picture guesser", lines, "A test image beside the most likely classes according to each net.")
 
     def _make_controls(self, last: int) -> None:
         self.show = wide(ipw.Dropdown(description="show"), 360)
@@ -142,7 +142,7 @@ class PictureGuesser(WithPreview, Widget):
             self.index.value = ahead[0]
         else:
             self._show_test_image()
-            self.status.value = announced("No further image matches in this direction.")
+            self.status.value = announced("There are no more matching images in this direction.")
 
     def _show_test_image(self) -> None:
         index = self.index.value
@@ -179,7 +179,7 @@ class PictureGuesser(WithPreview, Widget):
             self.status.value = announced(str(error), "bad")
             return
         self.status.value = announced(
-            f"{name}: the part in the frame is resized to {side} x {side} pixels, which is what the nets see."
+            f"{name}: the nets see the part inside the frame, resized to {side} x {side} pixels."
         )
         self.whole.value, self.whole.layout.display = framed(whole), None
         self._show(image, {name: predict(net, image[None])[0] for name, net in self.nets.items()}, None)
@@ -262,6 +262,6 @@ def _predict(name: str, net: nn.Module, dataset: Dataset) -> torch.Tensor:
         )
     if not logits.isfinite().all():
         raise CourseError(
-            f"The net {name} gives NaN or infinite logits: look for NaN in its weights, and train it again."
+            f"The net {name} returns NaN or infinite logits: look for NaN in its weights, and train it again."
         )
     return logits

@@ -162,12 +162,12 @@ class TrainingPanel(WithPreview, ipw.VBox):
             self.monitor.say(str(error), "error")
             return
         is_new_name = training.label != training.name
-        self.monitor.start(training, f"It has a new name, because {training.name} is kept." if is_new_name else "")
+        self.monitor.start(training, f"The run has a new name, because {training.name} is kept." if is_new_name else "")
 
     def _resume(self) -> None:
         if self.training is not None and self._has_ended() and self.training.resumable:
             kept = self.training.finished_epochs
-            self.monitor.start(self.training, f"It goes on after epoch {kept} of {self.training.epochs}.")
+            self.monitor.start(self.training, f"The training continues after epoch {kept} of {self.training.epochs}.")
 
     def _stop(self) -> None:
         if self.running:

@@ -130,7 +130,7 @@ class Monitor(ipw.VBox):
         elif kept:
             self.say(
                 f"Stopped: {kept} of {counted(epochs, 'epoch')} of {training.label} are finished and kept. Resume "
-                "continues with the settings of this run."
+                "continues this run with its own settings."
             )
         else:
             self.say(f"Stopped before the first of {counted(epochs, 'epoch')} was finished, so nothing is kept.")

@@ -176,7 +176,7 @@ class Training:
         if resume is None or len(resume.rows) != self.finished_epochs:
             raise CourseError(
                 f"{run.resume_path} no longer holds the {counted(self.finished_epochs, 'finished epoch')} of "
-                f"{self.label}, or the net is another one by now: press Start over to train from the beginning."
+                f"{self.label}, or the net has changed since then: press Start over to train from the beginning."
             )
 
 
