@@ -76,7 +76,7 @@ def test_each_worker_of_this_machine_takes_its_own_gpu(tiny, monkeypatch, gpus, 
     monkeypatch.setattr("distributed.get_worker", lambda: SimpleNamespace(name=name))
     monkeypatch.setattr(sweep, "load", lambda name: tiny)
     (job,) = sweep.grid(["BinaryNN"], ["lenet"], [0], 1, "shapes")
-    assert 0 <= sweep.train(job, 1) <= 1 and taken == chosen
+    assert 0 <= sweep.train(job, 1, job.plan(tiny).config) <= 1 and taken == chosen
 
 
 def test_a_grid_has_every_combination():
@@ -136,6 +136,7 @@ def test_two_sweeps_share_a_key_only_if_they_want_the_same_run(tiny, tmp_path, m
 
 def test_a_worker_with_other_data_trains_nothing(tiny, monkeypatch):
     monkeypatch.setenv("QAT_MAX_IMAGES", "50")
+    monkeypatch.setattr("distributed.get_worker", lambda: SimpleNamespace(name=0))
     (job,) = sweep.grid(["BinaryNN"], ["lenet"], [0], 1, "shapes")
     with pytest.raises(CourseError, match="train_images"):
         sweep.train(job, 1, job.plan(tiny).config)

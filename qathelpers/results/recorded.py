@@ -1,5 +1,7 @@
 """The runs that come with the course: histories and trained nets."""
 
+import os
+
 from torch import nn
 
 from ..common import settings
@@ -9,7 +11,7 @@ from ..data import readers, shapes
 from ..training import checkpoint
 from ..training.history import History
 from ..training.run import run_name
-from .runs import find_histories
+from .runs import find_histories, load_history
 
 CLASSES = {"cifar10": readers.CLASSES, "shapes": shapes.CLASSES}
 RECORDED = settings.recorded_dir()  # has the folders results/ and checkpoints/
@@ -25,11 +27,14 @@ def recorded_history(name: str, arch: str = "convnet", data_name: str = "cifar10
     """Return one recorded history.
 
     Raises:
-        CourseError: If there is no such run (the message lists those that there are).
+        CourseError: If there is no such run (the message lists those that there are), or if its file cannot be read.
     """
     histories = {run_name(h.name, h.config["seed"]): h for h in recorded_histories(arch, data_name, seed=None)}
     wanted = run_name(name, seed)
     if wanted not in histories:
+        path = RECORDED / "results" / data_name / arch / f"{wanted}.npy"
+        if os.path.lexists(path):
+            load_history(path)  # raises, and says why this run was left out
         there = ", ".join(histories) or "none"
         raise CourseError(f"No run {wanted} ({arch}, {data_name}) is recorded; there are: {there}.")
     return histories[wanted]

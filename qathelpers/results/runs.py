@@ -110,13 +110,18 @@ def find_histories(folder: str | Path) -> list[History]:
     order, histories = list(SCHEMES), []
     for path in files_in(as_path("folder", folder), ".npy"):
         try:
-            histories.append(_load(path))
+            histories.append(load_history(path))
         except CourseError as error:
             print(f"Left out: {error}")
     return sorted((h for h in histories if len(h)), key=lambda h: ((*order, h.name).index(h.name), h.config["seed"]))
 
 
-def _load(path: Path) -> History:
+def load_history(path: Path) -> History:
+    """Return the history in a .npy file, after a check of all that tables need.
+
+    Raises:
+        CourseError: If the file cannot be read, is not the history of a run, or its config lacks something.
+    """
     history = History.load(path)
     problem = problem_with(history.config)
     if problem:

@@ -70,7 +70,7 @@ CHOICES = [
     ("table of a run without an epoch", lambda: results.table([History({"name": "MyNN"})]), ["MyNN"]),
     ("config without a recipe", lambda: reproduce({}), ["'recipe'"]),
     ("config with an unknown setting", lambda: reproduce(CONFIG | {"recipe": {"colour": 1}}), ["'colour'"]),
-    ("config with an impossible seed", lambda: reproduce(CONFIG | {"init_seed": -1}), ["seed", "-1"]),
+    ("config with an impossible seed", lambda: reproduce(CONFIG | {"init_seed": -1}), ["init_seed", "-1"]),
 ]
 
 

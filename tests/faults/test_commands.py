@@ -17,7 +17,7 @@ COMMANDS = [
     (f"{TRAIN} --seed -1", 2, ["--seed", "-1"]),
     (f"{TRAIN} --seed 4294967296", 2, ["--seed", "4294967296"]),
     ("qat run -n 0", 2, ["--epochs", "0"]),
-    ("qat compare --data shapes", 1, ["convnet", "make run"]),
+    ("qat compare --data shapes", 1, ["convnet", "qat run"]),
     ("qat compare {runs}/nowhere", 1, ["nowhere"]),
     ("qat compare {runs}/BinaryNN.json", 1, ["BinaryNN.json"]),
     ("qat reproduce MyNN", 1, ["MyNN", "PytorchNN"]),
