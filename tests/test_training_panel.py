@@ -14,6 +14,7 @@ from PIL import Image
 
 from qathelpers import nets, training
 from qathelpers.common.errors import CourseError
+from qathelpers.data import Dataset, shapes
 from qathelpers.nets import weights
 from qathelpers.training import checkpoint
 from qathelpers.training.history import History
@@ -25,6 +26,13 @@ from qathelpers.widgets.panel.training import place
 from .own_nets import BINARY, MINE, TERNARY, OwnNet
 
 VARIANT = "TernaryNN" + nets.FIRST_LAST_SUFFIX
+PATIENCE = 300  # seconds: a busy machine is not a fault
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    """Return images for two batches per epoch: a run of the panel then takes a third of a second."""
+    return Dataset(*shapes.make(128, 60), shapes.CLASSES, "shapes")
 
 
 @pytest.fixture(autouse=True)
@@ -42,7 +50,7 @@ def panel(tiny):
     panel.batch_size.value = 64
     yield panel
     panel.stop.click()
-    assert panel.wait(60)
+    assert panel.wait(PATIENCE)
 
 
 class Brake:
@@ -55,7 +63,7 @@ class Brake:
     def _hold(self, change):
         if change["new"]:  # not when the bar is emptied
             self.started.set()
-            self._released.wait(60)
+            self._released.wait(PATIENCE)
 
     def release(self):
         self._released.set()
@@ -78,7 +86,7 @@ def stop_after_an_epoch(panel):
 
     panel.monitor.title.observe(stop, names="value")
     panel.train.click()
-    assert panel.wait(60) and len(panel.history) == 1
+    assert panel.wait(PATIENCE) and len(panel.history) == 1
 
 
 def is_error(status):
@@ -97,7 +105,7 @@ def files(panel):
 
 def test_train_trains_saves_and_shows(panel, tiny):
     panel.train.click()
-    assert panel.wait(120) and not panel.running
+    assert panel.wait(PATIENCE) and not panel.running
     accuracy = panel.history["test_acc"][-1]
     assert len(panel.history) == 2 and f"{accuracy:.4f}" in panel.status.value and not is_error(panel.status)
     assert panel.progress.value == 1 and "<svg" in panel.curves.value
@@ -112,7 +120,7 @@ def test_train_trains_saves_and_shows(panel, tiny):
 
 def test_the_panel_trains_as_fit_does(panel, tiny):
     panel.train.click()
-    assert panel.wait(120)
+    assert panel.wait(PATIENCE)
     net = nets.build("TernaryNN", "lenet")
     recipe = nets.Recipe(**(panel.history.config["recipe"]))
     assert recipe.batch_size == 64
@@ -122,23 +130,23 @@ def test_the_panel_trains_as_fit_does(panel, tiny):
 
 def test_stop_takes_effect_within_a_batch_and_keeps_nothing_of_an_unfinished_epoch(panel, brake):
     panel.train.click()
-    assert brake.started.wait(60) and panel.running
+    assert brake.started.wait(PATIENCE) and panel.running
     assert panel.train.disabled and not panel.stop.disabled and panel.epochs.disabled
     assert panel.primary.description == "Stop"
     panel.stop.click()
     brake.release()
-    assert panel.wait(60)
+    assert panel.wait(PATIENCE)
     assert len(panel.history) == 0 and not is_error(panel.status) and panel.resume.disabled
     assert panel.primary.description == "Train" and not panel.epochs.disabled and panel.progress.value == 0
     panel.primary.click()
-    assert panel.wait(120) and len(panel.history) == 2 and panel.folder.name == "panel"
+    assert panel.wait(PATIENCE) and len(panel.history) == 2 and panel.folder.name == "panel"
 
 
 def test_stop_ends_the_evaluation_too(panel, monkeypatch):
     evaluated = []
 
     def stop_in_evaluation(module, inputs):
-        if not module.training and inputs[0].shape[0] == 200:  # the test images
+        if not module.training and inputs[0].shape[0] == 60:  # the test images
             evaluated.append(True)
             panel.stop.click()
 
@@ -150,18 +158,18 @@ def test_stop_ends_the_evaluation_too(panel, monkeypatch):
 
     monkeypatch.setattr(monitor.Monitor, "_on_begin", begin)
     panel.train.click()
-    assert panel.wait(60) and evaluated == [True] and len(panel.history) == 0
+    assert panel.wait(PATIENCE) and evaluated == [True] and len(panel.history) == 0
 
 
 def test_a_stopped_run_keeps_its_settings_and_goes_on_to_the_same_result(panel):
     panel.train.click()
-    assert panel.wait(120)
+    assert panel.wait(PATIENCE)
     whole, before = panel.history["test_loss"].tolist(), files(panel)
     stop_after_an_epoch(panel)
     assert "1 of 2" in panel.status.value and "epoch 1 of 2" in panel.primary.description
     panel.epochs.value, panel.batch_size.value, panel.name.value, panel.seed.value = 5, 128, "BinaryNN", 3
     panel.primary.click()
-    assert panel.wait(60) and panel.history["test_loss"].tolist() == whole
+    assert panel.wait(PATIENCE) and panel.history["test_loss"].tolist() == whole
     assert logged_epochs(panel) == 2  # the first epoch was not trained again
     config = panel.history.config
     assert (config["name"], config["epochs"], config["recipe"]["batch_size"], config["seed"]) == ("TernaryNN", 2, 64, 0)
@@ -174,7 +182,7 @@ def test_other_settings_are_a_new_run_and_the_stopped_one_stays(panel):
     panel.batch_size.value = 128
     assert panel.again.description != said and "epoch 1 of 2" in panel.primary.description
     panel.again.click()
-    assert panel.wait(60) and panel.training.label == "TernaryNN 2" and len(panel.history) == 2
+    assert panel.wait(PATIENCE) and panel.training.label == "TernaryNN 2" and len(panel.history) == 2
     assert panel.history.config["recipe"]["batch_size"] == 128
     assert {path: content for path, content in files(panel).items() if path in kept} == kept
     assert (panel.folder / "TernaryNN.safetensors").exists() and panel.folder.name == "TernaryNN 2"
@@ -187,7 +195,7 @@ def test_a_finished_run_is_never_replaced(panel):
         panel.epochs.value = 1 + count % 2
         before = files(panel) if folders else {}
         panel.train.click()
-        assert panel.wait(60) and not is_error(panel.status)
+        assert panel.wait(PATIENCE) and not is_error(panel.status)
         folders.add(panel.folder)
         assert len(folders) == count and before.items() <= files(panel).items()
 
@@ -197,19 +205,19 @@ def test_the_files_of_a_stopped_run_that_are_gone_are_named_and_nothing_is_train
     resume = place(panel.training).with_name("TernaryNN.resume.safetensors")
     resume.unlink()
     panel.resume.click()
-    assert panel.wait(60) and is_error(panel.status) and str(resume) in panel.status.value
+    assert panel.wait(PATIENCE) and is_error(panel.status) and str(resume) in panel.status.value
     assert len(panel.history) == 1 and not panel.train.disabled
 
 
 def test_a_second_click_starts_no_second_training(panel, brake):
     threads = threading.active_count()
     panel.train.click()
-    assert brake.started.wait(60) and threading.active_count() == threads + 1
+    assert brake.started.wait(PATIENCE) and threading.active_count() == threads + 1
     panel.train.click()
     panel.resume.click()
     assert threading.active_count() == threads + 1
     brake.release()
-    assert panel.wait(120)
+    assert panel.wait(PATIENCE)
     assert logged_epochs(panel) == 2 and not is_error(panel.status)
 
 
@@ -217,7 +225,7 @@ def test_a_double_click_does_not_stop_what_it_has_started(panel, monkeypatch):
     monkeypatch.setattr(training_panel, "DOUBLE_CLICK", 30)
     panel.primary.click()
     panel.primary.click()
-    assert panel.wait(60) and len(panel.history) == 2
+    assert panel.wait(PATIENCE) and len(panel.history) == 2
 
 
 @pytest.mark.parametrize(
@@ -261,11 +269,11 @@ def test_an_error_in_the_training_is_shown_and_the_panel_stays_usable(panel):
 
     panel.progress.observe(fail, names="value")
     panel.train.click()
-    assert panel.wait(60)
+    assert panel.wait(PATIENCE)
     assert is_error(panel.status) and "ZeroDivisionError: of the test" in panel.status.value
     assert not panel.train.disabled and panel.stop.disabled
     panel.train.click()
-    assert panel.wait(120) and len(panel.history) == 2 and not is_error(panel.status)
+    assert panel.wait(PATIENCE) and len(panel.history) == 2 and not is_error(panel.status)
 
 
 def test_a_folder_that_cannot_be_written_is_named(panel, monkeypatch, tmp_path):
@@ -273,17 +281,17 @@ def test_a_folder_that_cannot_be_written_is_named(panel, monkeypatch, tmp_path):
     blocked.write_text("in the way", encoding="utf-8")
     monkeypatch.setenv("QAT_RESULTS_DIR", str(blocked))
     panel.train.click()
-    assert panel.wait(60)
+    assert panel.wait(PATIENCE)
     assert is_error(panel.status) and str(blocked) in panel.status.value and "QAT_RESULTS_DIR" in panel.status.value
     assert not panel.train.disabled
 
 
 def test_the_share_of_the_data_is_in_the_config_and_a_float_net_has_no_levels(panel):
     panel.share.value, panel.name.value, panel.epochs.value = 0.5, "PytorchNN", 1
-    assert "200 training images" in panel.form.expected.value
+    assert "64 training images" in panel.form.expected.value
     panel.train.click()
-    assert panel.wait(120)
-    assert (panel.history.config["train_images"], panel.history.config["test_images"]) == (200, 100)
+    assert panel.wait(PATIENCE)
+    assert (panel.history.config["train_images"], panel.history.config["test_images"]) == (64, 30)
     assert "PytorchNN" in panel.levels.value and "<table" not in panel.levels.value
     assert "Histogram" in panel.monitor.histogram.value and "weights that are zero" not in panel.monitor.histogram.value
 
@@ -294,23 +302,23 @@ def test_a_run_that_another_process_has_begun_is_left_alone(panel, tiny):
     run.folder.mkdir(parents=True, exist_ok=True)
     with run.lock():
         panel.train.click()
-        assert panel.wait(60)
+        assert panel.wait(PATIENCE)
         assert is_error(panel.status) and "TernaryNN" in panel.status.value
         run.resume_path.write_text("of the other process", encoding="utf-8")
         panel.train.click()
-        assert panel.wait(60) and panel.training.label == "TernaryNN 2" and not is_error(panel.status)
+        assert panel.wait(PATIENCE) and panel.training.label == "TernaryNN 2" and not is_error(panel.status)
     assert run.resume_path.read_text(encoding="utf-8") == "of the other process"
 
 
 def test_a_new_panel_adopts_the_running_training(panel, brake, tiny):
     panel.train.click()
-    assert brake.started.wait(60)
+    assert brake.started.wait(PATIENCE)
     again = TrainingPanel(tiny.take(64, 32), name="BinaryNN", arch="lenet", epochs=1)
     assert again.running and again.history is panel.history and "TernaryNN" in again.status.value
     assert again.primary.description == "Stop" and again.train.disabled and again.epochs.disabled
     again.primary.click()
     brake.release()
-    assert again.wait(60) and not panel.running
+    assert again.wait(PATIENCE) and not panel.running
     assert panel.primary.description == again.primary.description == "Train"
 
 
@@ -319,7 +327,7 @@ def test_a_new_panel_offers_to_resume_the_run_that_was_stopped(panel, tiny):
     again = TrainingPanel(tiny, name="BinaryNN", arch="lenet", epochs=7)
     assert "epoch 1 of 2" in again.primary.description
     again.primary.click()
-    assert again.wait(60) and again.history.name == "TernaryNN" and len(again.history) == 2
+    assert again.wait(PATIENCE) and again.history.name == "TernaryNN" and len(again.history) == 2
     other = TrainingPanel(tiny.take(64, 32), name="BinaryNN", arch="lenet")
     assert other.history is None and other.primary.description == "Train"
 
@@ -327,17 +335,17 @@ def test_a_new_panel_offers_to_resume_the_run_that_was_stopped(panel, tiny):
 def test_a_new_run_begins_without_anything_of_the_last_one(panel, brake):
     brake.release()
     panel.train.click()
-    assert panel.wait(60) and panel.progress.value == 1
+    assert panel.wait(PATIENCE) and panel.progress.value == 1
     second = Brake(panel)
     panel.name.value = "BinaryNN"
     seen = []
     panel.status.observe(lambda change: seen.append((panel.progress.value, panel.levels.value)), names="value")
     panel.train.click()
-    assert second.started.wait(60)
+    assert second.started.wait(PATIENCE)
     assert seen[0] == (0, "") and "BinaryNN" in panel.monitor.title.value and logged_epochs(panel) == 0
     assert "epoch 0 of 2" in panel.monitor.title.value and "TernaryNN (lenet" in panel.curves.value
     second.release()
-    assert panel.wait(60)
+    assert panel.wait(PATIENCE)
 
 
 def test_the_last_three_runs_stay(panel):
@@ -346,29 +354,31 @@ def test_the_last_three_runs_stay(panel):
     for seed in range(5):
         panel.seed.value = seed
         panel.train.click()
-        assert panel.wait(60)
+        assert panel.wait(PATIENCE)
         labels.append(panel.training.label)
     assert len(set(labels)) == 5
     assert [f"{label} (lenet" in panel.curves.value for label in labels] == [False, True, True, True, True]
 
 
-def test_the_time_left_counts_from_the_resume(panel, monkeypatch):
+def test_the_time_left_counts_from_the_resume(tiny, monkeypatch):
+    panel = TrainingPanel(tiny, name="TernaryNN", arch="lenet", epochs=4)
+    panel.batch_size.value = 64
     stop_after_an_epoch(panel)
     seen = []
     original = monitor.Monitor._on_progress
 
     def slow(self, done, left):
-        original(self, done, left)
         seen.append((time.monotonic(), done, left))
+        original(self, done, left)
         time.sleep(0.25)
 
     monkeypatch.setattr(monitor.Monitor, "_on_progress", slow)
     panel.resume.click()
-    assert panel.wait(60)
-    assert seen[0][1] > 0.5 and seen[0][2] is None
-    end = seen[-1][0]
-    for now, _, left in seen[1:-1]:
-        assert 0.3 * (end - now) < left < 3 * (end - now) + 0.5
+    assert panel.wait(PATIENCE)
+    began, first, left = seen[0]
+    assert first > 0.25 and left is None and len(seen) == 6
+    for now, done, left in seen[1:]:
+        assert left == pytest.approx((now - began) * (1 - done) / (done - first), rel=0.3, abs=0.01)
 
 
 def test_interrupting_a_cell_that_waits_ends_the_training_with_one_sentence(panel, brake, capsys, monkeypatch):
@@ -377,7 +387,7 @@ def test_interrupting_a_cell_that_waits_ends_the_training_with_one_sentence(pane
         raise KeyboardInterrupt
 
     panel.train.click()
-    assert brake.started.wait(60)
+    assert brake.started.wait(PATIENCE)
     monkeypatch.setattr(training_panel, "handle_pending", interrupt)
     assert panel.wait() and not panel.running
     assert len(capsys.readouterr().out.strip().splitlines()) == 1
@@ -385,11 +395,10 @@ def test_interrupting_a_cell_that_waits_ends_the_training_with_one_sentence(pane
 
 def test_wait_returns_after_its_time(panel, brake):
     panel.train.click()
-    assert brake.started.wait(60)
-    start = time.monotonic()
-    assert panel.wait(0.2) is False and time.monotonic() - start < 5 and panel.running
+    assert brake.started.wait(PATIENCE)
+    assert panel.wait(0.2) is False and panel.running
     brake.release()
-    assert panel.wait(60)
+    assert panel.wait(PATIENCE)
 
 
 class AllZero(TERNARY):
@@ -403,7 +412,7 @@ def test_dead_layers_say_so(tiny):
     dead = nets.Scheme("DeadNN", "W1.58A32", AllZero, None, TERNARY)
     panel = TrainingPanel(tiny.take(128, 32), name=dead, arch="lenet", epochs=1)
     panel.train.click()
-    assert panel.wait(60)
+    assert panel.wait(PATIENCE)
     report = weights.report(panel.net)
     names = [name for name in report.index if report.zeros[name] == 1]
     assert names and all(name in panel.monitor.dead.value for name in names)
@@ -411,7 +420,7 @@ def test_dead_layers_say_so(tiny):
 
 def test_shares_over_the_epochs_are_those_of_the_net(panel):
     panel.train.click()
-    assert panel.wait(60)
+    assert panel.wait(PATIENCE)
     report = weights.report(panel.net)
     zeros = (report.zeros * report.weights).sum() / report.weights.sum()
     looks = panel.monitor._looks
@@ -423,11 +432,12 @@ def test_shares_over_the_epochs_are_those_of_the_net(panel):
     assert 0 < looks[1].flipped < 0.5
 
 
+@pytest.mark.slow
 def test_drawing_takes_little_of_the_training(panel):
     panel.epochs.value = 6
     start = time.perf_counter()
     panel.train.click()
-    assert panel.wait(60)
+    assert panel.wait(PATIENCE)
     assert panel.monitor._spent < 0.1 * (time.perf_counter() - start)
 
 
@@ -444,7 +454,7 @@ def test_a_net_of_the_readers_own_is_trained_as_a_copy(tiny, make):
     panel = TrainingPanel(few, net, epochs=2)
     stop_after_an_epoch(panel)
     panel.primary.click()
-    assert panel.wait(60) and not is_error(panel.status) and len(panel.history) == 2
+    assert panel.wait(PATIENCE) and not is_error(panel.status) and len(panel.history) == 2
     assert type(panel.net) is type(net) and panel.history.name == nets.spec_of(net).name and panel.arch.disabled
     assert all(torch.equal(value, net.state_dict()[key]) for key, value in before.items())
     history = training.fit(weights.initialize_scales(net), few, 2, recipe=nets.Recipe(**panel.history.config["recipe"]))
@@ -560,7 +570,7 @@ def test_the_panel_trains_a_readers_own_schemes_and_architectures(registered, ti
         panel.name.options
     )
     panel.train.click()
-    assert panel.wait(120) and not is_error(panel.status)
+    assert panel.wait(PATIENCE) and not is_error(panel.status)
     assert (panel.history.name, panel.history.config["arch"]) == (trained, arch) and len(panel.history) == 1
     assert panel.net.spec.name == trained and trained in panel.status.value
     assert "<table" in panel.levels.value and (panel.folder / f"{trained}.safetensors").exists()

@@ -20,7 +20,7 @@ from ..conftest import SETTINGS
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 OFFLINE = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update")
-MINUTE = 60_000  # milliseconds
+PATIENCE = 300_000  # milliseconds for each step: a busy machine is not a fault
 THEMES = ("JupyterLab Light", "JupyterLab Dark")
 WIDTHS = (1400, 900, 600)
 
@@ -58,7 +58,7 @@ def server(tmp_path_factory):
     for path in NOTEBOOKS.glob("*.ipynb"):
         shutil.copy(path, folder / path.name)
     write_settings(folder / "settings")
-    short = {"QAT_MAX_EPOCHS": "50", "QAT_MAX_IMAGES": "2000", "QAT_RESULTS_DIR": str(folder / "runs")}
+    short = {"QAT_MAX_EPOCHS": "400", "QAT_MAX_IMAGES": "2000", "QAT_RESULTS_DIR": str(folder / "runs")}
     here = {"JUPYTERLAB_SETTINGS_DIR": str(folder / "settings"), "JUPYTER_CONFIG_DIR": str(folder / "config")}
     port = free_port()
     command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", f"--port={port}"]
@@ -109,11 +109,12 @@ def open_notebook(server, browser):
 
     def open_notebook(name, width=1300, height=1000):
         page = browser.new_page(viewport={"width": width, "height": height})
+        page.set_default_timeout(PATIENCE)
         pages.append(page)
         # Each page gets its own workspace: the default one would reopen those of earlier tests in hidden tabs.
         page.goto(f"{server.address}/lab/workspaces/{name}-{next(numbers)}/tree/{name}.ipynb")
-        page.locator(".jp-Notebook .jp-Cell").first.wait_for(timeout=2 * MINUTE)
-        page.get_by_text(re.compile(r"\| Idle$")).wait_for(timeout=2 * MINUTE)
+        page.locator(".jp-Notebook .jp-Cell").first.wait_for()
+        page.get_by_text(re.compile(r"\| Idle$")).wait_for()
         return page
 
     yield open_notebook
@@ -149,14 +150,14 @@ def open_cells(server, open_and_run):
 def run_all(page):
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
-    page.locator(".jp-InputPrompt", has_text="[1]:").first.wait_for(timeout=MINUTE)
+    page.locator(".jp-InputPrompt", has_text="[1]:").first.wait_for()
 
 
 def set_theme(page, theme):
     """Change JupyterLab's theme; the server keeps it, so a test has to set it back."""
     page.evaluate("theme => jupyterapp.commands.execute('apputils:change-theme', {theme})", theme)
     light = "false" if "Dark" in theme else "true"
-    page.locator(f"body[data-jp-theme-light='{light}']").wait_for(state="attached", timeout=MINUTE)
+    page.locator(f"body[data-jp-theme-light='{light}']").wait_for(state="attached")
 
 
 def keep(page, locator, name):

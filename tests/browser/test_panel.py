@@ -2,16 +2,15 @@
 
 import io
 import re
-import time
 from collections import Counter
 
 import pytest
 from PIL import Image
 
-from .conftest import MINUTE, THEMES, WIDTHS, button, keep, set_theme
+from .conftest import THEMES, WIDTHS, button, keep, set_theme
 
 DATA = (
-    "from qathelpers.data import Dataset, shapes\ndataset = Dataset(*shapes.make(2000, 500), shapes.CLASSES, 'shapes')"
+    "from qathelpers.data import Dataset, shapes\ndataset = Dataset(*shapes.make(4000, 500), shapes.CLASSES, 'shapes')"
 )
 PANEL = "from qathelpers.widgets import TrainingPanel\npanel = TrainingPanel(dataset, 'TernaryNN', 'lenet', {})\npanel"
 
@@ -24,6 +23,13 @@ def field(panel, name):
     return panel.locator(f".widget-text:has-text('{name}') input")
 
 
+def press(panel, name):
+    """Click on a button that has been there for a second: the panel ignores the second half of a double click."""
+    button(panel, name).wait_for()
+    panel.page.wait_for_timeout(1000)
+    button(panel, name).click()
+
+
 def type_into(field, text):
     field.fill(text)
     field.press("Tab")
@@ -31,52 +37,49 @@ def type_into(field, text):
 
 @pytest.fixture(scope="module")
 def page(open_cells):
-    page = open_cells("panel", DATA, PANEL.format(40))
-    panels(page).first.wait_for(timeout=2 * MINUTE)
+    page = open_cells("panel", DATA, PANEL.format(400))
+    panels(page).first.wait_for()
     return page
 
 
 def test_a_run_is_stopped_and_resumed_with_its_own_settings(page):
     panel = panels(page).last
-    assert panel.get_by_text("2,000 training images").is_visible()
-    panel.get_by_text(re.compile("about .* (s|min)")).wait_for(timeout=MINUTE)
+    assert panel.get_by_text("4,000 training images").is_visible()
+    panel.get_by_text(re.compile("about .* (s|min)")).wait_for()
     keep(page, panel, "panel-new")
     button(panel, "Train").dblclick()  # the second click must not stop it
-    panel.get_by_text(re.compile("epoch [2-9] of 40")).wait_for(timeout=MINUTE)
+    panel.get_by_text(re.compile("epoch ([2-9]|[1-9][0-9]+) of 400")).wait_for()
     assert panel.get_by_text(re.compile(r"\d+% done, about .* left")).is_visible()
-    start = time.monotonic()
-    button(panel, "Stop").click()
-    panel.get_by_text(re.compile("Stopped: .* of 40 epochs")).wait_for(timeout=MINUTE)
-    print(f"stop latency {time.monotonic() - start:.2f} s")
-    assert time.monotonic() - start < 5
+    press(panel, "Stop")
+    panel.get_by_text(re.compile("Stopped: .* of 400 epochs")).wait_for()
     kept = int(re.search(r"Stopped: (\d+) of", panel.inner_text()).group(1))
     keep(page, panel, "panel-stopped")
 
     type_into(field(panel, "epochs"), "5")
     panel.locator("select").last.select_option("128")
-    button(panel, "Train as a new run").wait_for(timeout=MINUTE)
-    button(panel, f"Resume after epoch {kept} of 40").click()
-    later = "|".join(map(str, range(kept + 1, 41)))
-    panel.get_by_text(re.compile(f"epoch ({later}) of 40 · 2,000 images of .* · batch size 256")).wait_for()
-    button(panel, "Stop").click()
-    button(panel, re.compile(r"Resume after epoch \d+ of 40").pattern).wait_for(timeout=MINUTE)
+    button(panel, "Train as a new run").wait_for()
+    button(panel, f"Resume after epoch {kept} of 400").click()
+    later = "|".join(map(str, range(kept + 1, 401)))
+    panel.get_by_text(re.compile(f"epoch ({later}) of 400 · 4,000 images of .* · batch size 256")).wait_for()
+    press(panel, "Stop")
+    button(panel, re.compile(r"Resume after epoch \d+ of 400").pattern).wait_for()
 
 
 @pytest.mark.parametrize("typed", ["2.7", "1e3", ""])
 def test_numbers_that_are_none_are_refused_in_words(page, typed):
     panel = panels(page).last
     type_into(field(panel, "epochs"), typed)
-    panel.locator(".qat-error", has_text="epochs").first.wait_for(timeout=MINUTE)
+    panel.locator(".qat-error", has_text="epochs").first.wait_for()
     type_into(field(panel, "epochs"), "3")
-    panel.locator(".qat-error").first.wait_for(state="detached", timeout=MINUTE)
+    panel.locator(".qat-error").first.wait_for(state="detached")
 
 
 def test_a_new_run_has_a_name_of_its_own_and_the_old_one_stays_as_a_thin_curve(page):
     panel = panels(page).last
     type_into(field(panel, "epochs"), "2")
-    button(panel, "Train as a new run").click()
-    panel.get_by_text("Done: TernaryNN 2 has a test accuracy").wait_for(timeout=MINUTE)
-    assert panel.get_by_text(re.compile(r"^TernaryNN \(lenet, 2,000 images\): ")).is_visible()
+    press(panel, "Train as a new run")
+    panel.get_by_text("Done: TernaryNN 2 has a test accuracy").wait_for()
+    assert panel.get_by_text(re.compile(r"^TernaryNN \(lenet, 4,000 images\): ")).is_visible()
     assert panel.locator("svg[aria-label^='Histogram of the latent weights']").is_visible()
     assert panel.get_by_text("weights that are zero").is_visible() and panel.get_by_text("signs flipped").is_visible()
     keep(page, panel, "panel-done")
@@ -84,41 +87,47 @@ def test_a_new_run_has_a_name_of_its_own_and_the_old_one_stays_as_a_thin_curve(p
 
 def test_the_cell_run_again_adopts_the_training_and_so_does_a_reopened_tab(page, open_notebook):
     panel = panels(page).last
-    type_into(field(panel, "epochs"), "50")
-    button(panel, "Train").click()
-    button(panel, "Stop").wait_for(timeout=MINUTE)
+    type_into(field(panel, "epochs"), "400")
+    press(panel, "Train")
+    button(panel, "Stop").wait_for()
     run_cell(page, 1)
     panel = panels(page).last
-    panel.get_by_text("was already being trained in this kernel").wait_for(timeout=MINUTE)
+    panel.get_by_text("was already being trained in this kernel").wait_for()
     other = open_notebook("panel")  # the tab was closed without saving, and is opened again
     run_cell(other, 1)
     panel = panels(other).last
-    panel.get_by_text(re.compile("epoch [1-9][0-9]* of 50")).wait_for(timeout=MINUTE)
-    button(panel, "Stop").click()
-    panel.get_by_text(re.compile("Stopped")).wait_for(timeout=MINUTE)
+    panel.get_by_text(re.compile("epoch [1-9][0-9]* of 400")).wait_for()
+    press(panel, "Stop")
+    panel.get_by_text(re.compile("Stopped")).wait_for()
     other.close()
 
 
 def test_stop_works_while_a_cell_waits_and_the_next_cells_run_afterwards(page):
-    add_cell(page, "panel.train.click(); print('waiting'); print(panel.wait()); print('the cell is over')")
     panel = panels(page).last
-    panel.get_by_text(re.compile("Training TernaryNN")).wait_for(timeout=MINUTE)
-    start = time.monotonic()
-    button(panel, "Stop").click()
-    page.get_by_text("the cell is over", exact=False).last.wait_for(timeout=MINUTE)
-    print(f"stop latency while a cell waits {time.monotonic() - start:.2f} s")
-    assert time.monotonic() - start < 5
+    add_cell(page, "panel.train.click(); print(panel.wait(), 'the cell is over')")
+    panel.get_by_text(re.compile("Training TernaryNN")).wait_for()
+    add_cell(page, "print('next cell', panel.running)")
+    press(panel, "Stop")
+    output(page, "True the cell is over").wait_for()
+    output(page, "next cell False").wait_for()
+    panel.get_by_text(re.compile("^Stopped")).wait_for()
 
 
 def test_the_kernels_interrupt_ends_the_training_with_a_sentence(page):
-    add_cell(page, "panel.train.click(); panel.wait(); print('after the interrupt')")
     panel = panels(page).last
-    panel.get_by_text(re.compile("Training TernaryNN")).wait_for(timeout=MINUTE)
+    add_cell(page, "panel.train.click(); panel.wait(); print('after the interrupt')")
+    panel.get_by_text(re.compile("Training TernaryNN")).wait_for()
     page.get_by_role("menuitem", name="Kernel", exact=True).click()
     page.get_by_role("menuitem", name=re.compile("Interrupt Kernel")).click()
-    output = page.locator(".jp-OutputArea-output", has_text="after the interrupt").last
-    output.wait_for(timeout=MINUTE)
-    assert "was stopped" in output.inner_text() and page.get_by_text("Traceback").count() == 0
+    said = output(page, "after the interrupt")
+    said.wait_for()
+    assert "was stopped" in said.inner_text() and page.get_by_text("Traceback").count() == 0
+    panel.get_by_text(re.compile("^Stopped")).wait_for()
+
+
+def output(page, text):
+    """What a cell has printed; its source may contain the same text."""
+    return page.locator(".jp-OutputArea-output", has_text=text).last
 
 
 def run_cell(page, index):
@@ -128,10 +137,14 @@ def run_cell(page, index):
 
 def add_cell(page, source):
     """Type a cell below the last one, and run it."""
-    page.locator(".jp-Notebook .jp-CodeCell").last.locator(".jp-InputPrompt").click()
+    cells = page.locator(".jp-Notebook .jp-CodeCell")
+    count = cells.count()
+    cells.last.locator(".jp-InputPrompt").click()
     page.keyboard.press("b")
-    page.keyboard.press("Enter")
+    editor = cells.nth(count).locator(".cm-content")
+    editor.click()
     page.keyboard.insert_text(source)
+    editor.get_by_text(source).wait_for()
     page.keyboard.press("Control+Enter")
 
 
@@ -142,11 +155,17 @@ def light_again(page):
     page.set_viewport_size({"width": 1300, "height": 1000})
 
 
-@pytest.mark.parametrize("theme", THEMES)
-def test_it_is_readable_at_each_width(page, light_again, theme):
+LOOKS = [
+    (THEMES[1], WIDTHS[-1:]),
+    *(pytest.param(theme, WIDTHS, marks=pytest.mark.slow) for theme in THEMES),
+]
+
+
+@pytest.mark.parametrize(("theme", "widths"), LOOKS)
+def test_it_is_readable_at_each_width(page, light_again, theme, widths):
     set_theme(page, theme)
     panel = panels(page).last
-    for width in WIDTHS:
+    for width in widths:
         page.set_viewport_size({"width": width, "height": 1000})
         page.wait_for_timeout(500)
         keep(page, panel, f"panel-{width}-{theme.split()[-1]}")
@@ -161,8 +180,7 @@ def test_it_is_readable_at_each_width(page, light_again, theme):
             inner = chart.bounding_box()
             shape = chart.evaluate("svg => svg.viewBox.baseVal.height / svg.viewBox.baseVal.width")
             assert inner["height"] == pytest.approx(inner["width"] * shape, rel=0.02) and inner["width"] >= 280
-        if width == WIDTHS[0]:
-            check_contrast(page, panel)
+    check_contrast(page, panel)
 
 
 def check_contrast(page, panel):

@@ -8,7 +8,7 @@ from PIL import Image
 
 from qathelpers.widgets.style import luminance
 
-from .conftest import MINUTE, THEMES, WIDTHS, button, keep, set_theme
+from .conftest import THEMES, WIDTHS, button, keep, set_theme
 
 CELLS = {
     "explorer": "from qathelpers.widgets import QuantizerExplorer\nQuantizerExplorer()",
@@ -29,8 +29,8 @@ CELLS = {
 @pytest.fixture(scope="module")
 def page(open_cells):
     page = open_cells("small_widgets", *CELLS.values(), width=WIDTHS[0], height=1000)
-    page.locator(".qat").nth(len(CELLS) - 1).wait_for(timeout=3 * MINUTE)
-    page.locator(".qat", has_text="Train this net").wait_for(timeout=MINUTE)
+    page.locator(".qat").nth(len(CELLS) - 1).wait_for()
+    page.locator(".qat", has_text="Train this net").wait_for()
     return page
 
 
@@ -49,7 +49,6 @@ def until_changed(page, widget, before):
     page.wait_for_function(
         "([widget, before]) => [...widget.querySelectorAll('img')].every((img, n) => img.src != before[n])",
         arg=[widget.element_handle(), before],
-        timeout=MINUTE,
     )
 
 
@@ -58,7 +57,6 @@ def until_rows(page, widget, names):
     page.wait_for_function(
         "([widget, names]) => [...widget.querySelectorAll('tbody th')].map(th => th.innerText).join() == names.join()",
         arg=[widget.element_handle(), names],
-        timeout=MINUTE,
     )
 
 
@@ -68,12 +66,12 @@ def test_the_explorer_follows_a_slider_and_a_preset(page, widget):
     explorer.locator(".noUi-handle").first.focus()
     page.keyboard.press("ArrowRight")
     until_changed(page, explorer, before)
-    explorer.locator(".qat-tile", has_text="levels in use").get_by_text("▲ from 3").wait_for(timeout=MINUTE)
+    explorer.locator(".qat-tile", has_text="levels in use").get_by_text("▲ from 3").wait_for()
     button(explorer, "ternary 0\\.7").click()
-    explorer.get_by_text("A higher threshold makes more zeros").wait_for(timeout=MINUTE)
+    explorer.get_by_text("A higher threshold makes more zeros").wait_for()
     button(explorer, "best scale").focus()
     page.keyboard.press("Enter")
-    explorer.get_by_text(re.compile("▼ from .*%")).first.wait_for(timeout=MINUTE)
+    explorer.get_by_text(re.compile("▼ from .*%")).first.wait_for()
 
 
 def test_the_comparison_shows_exactly_what_is_ticked_after_many_quick_clicks(page, widget):
@@ -83,10 +81,10 @@ def test_the_comparison_shows_exactly_what_is_ticked_after_many_quick_clicks(pag
         boxes.nth(number).click()
     until_rows(page, comparison, ["PytorchNN"])
     button(comparison, "all").click()
-    comparison.locator("tbody tr").nth(6).wait_for(timeout=MINUTE)
+    comparison.locator("tbody tr").nth(6).wait_for()
     assert all(boxes.nth(number).is_checked() for number in range(7))
     button(comparison, "test").click()
-    comparison.locator("th[aria-sort=descending]").wait_for(timeout=MINUTE, state="attached")
+    comparison.locator("th[aria-sort=descending]").wait_for(state="attached")
     found = [float(cell.inner_text()) for cell in comparison.locator("tbody td:nth-child(5)").all()]
     assert found == sorted(found, reverse=True)
     button(comparison, "weights only").click()
@@ -97,43 +95,43 @@ def test_the_guesser_filters_steps_and_takes_a_photo(page, widget):
     guesser = widget("guesser")
     show = guesser.locator("select").first
     show.select_option(label=show.locator("option", has_text="all nets are wrong").inner_text())
-    guesser.get_by_text(re.compile("Image 1 of the .* that match")).wait_for(timeout=MINUTE)
-    guesser.get_by_text("✗ wrong").nth(2).wait_for(timeout=MINUTE)
+    guesser.get_by_text(re.compile("Image 1 of the .* that match")).wait_for()
+    guesser.get_by_text("✗ wrong").nth(2).wait_for()
     assert guesser.get_by_text("✓ right").count() == 0
     button(guesser, "next →").click()
-    guesser.get_by_text(re.compile("Image 2 of the .* that match")).wait_for(timeout=MINUTE)
+    guesser.get_by_text(re.compile("Image 2 of the .* that match")).wait_for()
     photo = io.BytesIO()
     Image.linear_gradient("L").resize((400, 300)).save(photo, "PNG")
     for name, content, said in (
         ("sky.png", photo.getvalue(), "sky.png: the part in the frame"),
         ("notes.png", b"no picture", "notes.png is not a picture"),
     ):
-        with page.expect_file_chooser(timeout=MINUTE) as chooser:
+        with page.expect_file_chooser() as chooser:
             guesser.locator("button", has_text="upload photo").click()
         chooser.value.set_files({"name": name, "mimeType": "image/png", "buffer": content})
-        guesser.get_by_text(said).wait_for(timeout=MINUTE)
+        guesser.get_by_text(said).wait_for()
         keep(page, guesser, f"guesser-{name}")
     assert guesser.locator("table").count() == 0  # the answers for the photo before are gone
     assert not any(image.is_visible() for image in guesser.locator("img").all())
     button(guesser, "back to the test images").click()
-    guesser.get_by_text(re.compile("Image 2 of the .* that match")).wait_for(timeout=MINUTE)
+    guesser.get_by_text(re.compile("Image 2 of the .* that match")).wait_for()
 
 
 def test_the_budget_says_what_fits_and_trains_it(page, widget):
     budget = widget("budget")
-    budget.get_by_text("the net fits").wait_for(timeout=MINUTE)
+    budget.get_by_text("the net fits").wait_for()
     handles = budget.locator(".noUi-handle")
     handles.nth(4).focus()  # the width of the last block
     page.keyboard.press("End")
-    budget.get_by_text("more than the budget of 40 kB").first.wait_for(timeout=MINUTE)
+    budget.get_by_text("more than the budget of 40 kB").first.wait_for()
     button(budget, "Train this net").click()
-    budget.get_by_text("Choose fewer bits or narrower blocks").wait_for(timeout=MINUTE)
+    budget.get_by_text("Choose fewer bits or narrower blocks").wait_for()
     handles.nth(4).focus()
     page.keyboard.press("Home")
-    budget.get_by_text("the net fits").wait_for(timeout=MINUTE)
+    budget.get_by_text("the net fits").wait_for()
     button(budget, "Train this net").click()
-    budget.get_by_text("is being trained below").wait_for(timeout=MINUTE)
-    page.locator("button:visible", has_text=re.compile("^Stop$")).last.click(timeout=MINUTE)
+    budget.get_by_text("is being trained below").wait_for()
+    page.locator("button:visible", has_text=re.compile("^Stop$")).last.click()
 
 
 def ratio(one, other):
@@ -157,14 +155,19 @@ TEXTS = {
 }
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("theme", THEMES)
-def test_readable_in_both_themes_at_three_widths(page, widget, theme):
+LOOKS = [
+    (THEMES[1], WIDTHS[-1:]),
+    *(pytest.param(theme, WIDTHS, marks=pytest.mark.slow) for theme in THEMES),
+]
+
+
+@pytest.mark.parametrize(("theme", "widths"), LOOKS)
+def test_readable_in_a_theme_at_its_widths(page, widget, theme, widths):
     set_theme(page, theme)
     button(widget("explorer"), "8 bits, largest").click()  # so that the tiles have changes to show
-    widget("explorer").get_by_text("hardly visible").wait_for(timeout=MINUTE)
+    widget("explorer").get_by_text("hardly visible").wait_for()
     try:
-        for width in WIDTHS:
+        for width in widths:
             page.set_viewport_size({"width": width, "height": 1000})
             for name in CELLS:
                 one = widget(name)
