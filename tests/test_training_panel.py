@@ -361,7 +361,7 @@ def test_the_last_three_runs_stay(panel):
 
 
 def test_the_time_left_counts_from_the_resume(tiny, monkeypatch):
-    panel = TrainingPanel(tiny, name="TernaryNN", arch="lenet", epochs=4)
+    panel = TrainingPanel(tiny, name="TernaryNN", arch="lenet", epochs=3)
     panel.batch_size.value = 64
     stop_after_an_epoch(panel)
     seen = []
@@ -376,7 +376,7 @@ def test_the_time_left_counts_from_the_resume(tiny, monkeypatch):
     panel.resume.click()
     assert panel.wait(PATIENCE)
     began, first, left = seen[0]
-    assert first > 0.25 and left is None and len(seen) == 6
+    assert first > 1 / 3 and left is None and len(seen) == 4
     for now, done, left in seen[1:]:
         assert left == pytest.approx((now - began) * (1 - done) / (done - first), rel=0.3, abs=0.01)
 
@@ -447,7 +447,13 @@ def test_the_panel_offers_every_architecture_and_no_variants_of_schemes(panel):
     assert not any(name.endswith(nets.FIRST_LAST_SUFFIX) for name in panel.name.options)
 
 
-@pytest.mark.parametrize("make", [lambda: OwnNet(nets.SCHEMES["BinaryNN"]), lambda: nets.build("XnorNN", "lenet", 3)])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: OwnNet(nets.SCHEMES["BinaryNN"]),
+        pytest.param(lambda: nets.build("XnorNN", "lenet", 3), marks=pytest.mark.slow),
+    ],
+)
 def test_a_net_of_the_readers_own_is_trained_as_a_copy(tiny, make):
     net = make()
     few, before = tiny.take(128, 32), {key: value.clone() for key, value in net.state_dict().items()}

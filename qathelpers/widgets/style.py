@@ -1,4 +1,4 @@
-"""What all widgets share: colours for both themes, a visible focus, rows that wrap, pictures that keep their shape."""
+"""The look of all widgets: colours for both themes, a visible focus, rows that wrap, pictures that keep their shape."""
 
 import html
 
@@ -7,13 +7,15 @@ import ipywidgets as ipw
 # Colours of marks and of text, for a light and a dark background. JupyterLab, Colab and VS Code name their theme in
 # an attribute or a class of the page.
 STYLE = """<style>
-.qat { --qat-good: #1b6e2c; --qat-bad: #a5300f; --qat-edge: #767676; --qat-quiet: #595959; --qat-focus: #0b57d0 }
+.qat { --qat-good: #1b6e2c; --qat-bad: #a5300f; --qat-edge: #767676; --qat-quiet: #595959; --qat-focus: #0b57d0;
+  --qat-error: #a3001b; --qat-primary: #0b57d0 }
 [data-jp-theme-light="false"] .qat, html[theme="dark"] .qat, body.vscode-dark .qat {
-  --qat-good: #6fd08c; --qat-bad: #ff9a7a; --qat-edge: #8f8f8f; --qat-quiet: #b5b5b5; --qat-focus: #8ab4f8 }
+  --qat-good: #6fd08c; --qat-bad: #ff9a7a; --qat-edge: #8f8f8f; --qat-quiet: #b5b5b5; --qat-focus: #8ab4f8;
+  --qat-error: #ff8a80; --qat-primary: #2a6fdb }
 .qat, .qat .widget-box { overflow: visible }
 .qat .widget-html-content { line-height: 1.4; overflow-wrap: anywhere }
 .qat button:focus-visible, .qat select:focus-visible, .qat input:focus-visible, .qat .noUi-handle:focus,
-.qat .ui-slider-handle:focus, .qat [tabindex]:focus-visible {
+.qat .widget-readout:focus, .qat .ui-slider-handle:focus, .qat [tabindex]:focus-visible {
   outline: 3px solid var(--qat-focus) !important; outline-offset: 2px }
 .qat .qat-tiles { display: flex; flex-wrap: wrap; gap: 8px }
 .qat .qat-tile { border: 1px solid var(--qat-edge); border-radius: 4px; padding: 4px 10px; min-width: 8.5em; flex: 1 }
@@ -21,6 +23,7 @@ STYLE = """<style>
 .qat .qat-quiet { color: var(--qat-quiet) }
 .qat .qat-good { color: var(--qat-good); font-weight: bold }
 .qat .qat-bad { color: var(--qat-bad); font-weight: bold }
+.qat .qat-error { color: var(--qat-error); font-weight: 600 }
 .qat .qat-swatch { display: inline-block; width: 26px; height: 5px; padding: 4px 3px; background: white;
   background-clip: border-box; vertical-align: middle }
 .qat .qat-track { display: inline-block; width: 110px; height: 12px; border: 1px solid var(--qat-edge) }
@@ -37,6 +40,24 @@ STYLE = """<style>
 .qat .qat-numbers td, .qat .qat-numbers th { box-sizing: border-box; overflow: hidden; text-overflow: ellipsis }
 .qat .qat-numbers td:first-child, .qat .qat-numbers th:first-child { text-align: left }
 .qat .qat-hidden { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%) }
+.qat-panel .qat-chart { overflow-x: auto }
+.qat-panel .qat-chart > svg { display: block; width: 100%; min-width: 280px; height: auto }
+.qat-panel [class*="Collapse-header"] { color: var(--jp-ui-font-color0) }
+.qat-panel .qat-run { border-top: 1px solid #7a7a7a; margin-top: 8px; padding-top: 6px }
+.qat-panel .qat-title { font-size: 1.15em; font-weight: 600 }
+.qat-panel .qat-number { font-size: 1.6em; font-weight: 600; margin-right: 0.3em }
+.qat-panel .qat-legend { display: flex; flex-wrap: wrap; gap: 2px 16px }
+.qat-panel .qat-legend span { overflow-wrap: anywhere; min-width: 0 }
+.qat-panel .qat-legend svg { display: inline-block; width: 26px; height: 8px; margin-right: 5px }
+.qat-panel .qat-scroll { overflow-x: auto }
+.qat-panel td, .qat-panel th { padding: 1px 10px 1px 0 }
+.qat-panel .widget-label { font-size: 13px }
+.qat-panel button.mod-primary, .qat-panel button.mod-primary:hover { background: var(--qat-primary); color: white }
+.qat-panel button.mod-danger, .qat-panel button.mod-danger:hover { background: #b3261e; color: white }
+.qat-panel select, .qat-panel input[type=text] { border: 1px solid #7a7a7a !important }
+.qat-panel .progress, .qat-panel .widget-hprogress { border-radius: 3px }
+.qat-panel .progress { border: 1px solid #7a7a7a; box-sizing: border-box; background: transparent !important }
+.qat-panel .progress-bar { background-color: var(--qat-primary) !important }
 </style>"""
 
 
@@ -62,6 +83,18 @@ def picture(width: int, narrowest: int = 250) -> ipw.Image:
         object_fit="contain", margin="0px",
     )  # fmt: skip
     return ipw.Image(value=b"", format="png", layout=layout)
+
+
+def chart() -> ipw.HTML:
+    """Return the place of a chart, which is as wide as the window allows, at most 520 pixels."""
+    return ipw.HTML(layout=ipw.Layout(flex="1 1 300px", min_width="200px", max_width="520px", width="auto"))
+
+
+def narrow(control: ipw.Widget, width: int) -> ipw.Widget:
+    """Give a control a width at which its label and its value are readable; return it."""
+    control.layout = ipw.Layout(width=f"{width}px", max_width="100%", flex="0 1 auto")
+    control.style.description_width = "initial"
+    return control
 
 
 def wide(control: ipw.Widget, width: int = 300) -> ipw.Widget:
@@ -101,7 +134,12 @@ def tiles(numbers: dict[str, str], notes: dict[str, str] | None = None) -> str:
 
 
 def announced(text: str, kind: str = "") -> str:
-    """Return a text as HTML that screen readers read out when it changes; `kind` is "", "good", "bad" or "quiet"."""
+    """Return a text as HTML that screen readers read out when it changes.
+
+    Args:
+        text: A sentence or two.
+        kind: "", "good", "bad", "error" or "quiet".
+    """
     return f'<div role="status" class="{f"qat-{kind}" if kind else ""}">{html.escape(text)}</div>'
 
 

@@ -16,16 +16,16 @@ from .panel.form import Form
 from .panel.messages import handle_pending
 from .panel.monitor import LIVE, Monitor, running_monitor, stopped_monitor
 from .panel.still import still
-from .panel.style import row, style_sheet
 from .panel.training import Training, counted, new_training, panel_folder, place
 from .preview import WithPreview
+from .style import Widget, row
 
 SECONDS_BETWEEN_MESSAGES = 0.05  # while a cell waits for the training
 DOUBLE_CLICK = 0.5  # seconds: the second click must not press the button that has just taken the place of the first
 ESTIMATES = Estimates()  # all panels of a kernel share what they know about training times
 
 
-class TrainingPanel(WithPreview, ipw.VBox):
+class TrainingPanel(WithPreview, Widget):
     """Choose a net and train it in the background; watch its curves and weights, stop it and resume it.
 
     The training runs in a thread of its own, so the notebook stays usable. `net` and `history` are the net and its
@@ -75,7 +75,7 @@ class TrainingPanel(WithPreview, ipw.VBox):
         self.resume.on_click(lambda _: self._resume())
         self.primary.on_click(lambda _: self._press())
         self.again.on_click(lambda _: self._press(self.train))
-        super().__init__([style_sheet(), self.form, row(self.primary, self.again), self.monitor])
+        super().__init__([self.form, row(self.primary, self.again), self.monitor])
         self.add_class("qat-panel")
         self.monitor.observe(lambda _: self._refresh(), names="phase")
         for control in self.form.controls:

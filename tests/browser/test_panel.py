@@ -10,7 +10,7 @@ from PIL import Image
 from .conftest import THEMES, WIDTHS, button, keep, set_theme
 
 DATA = (
-    "from qathelpers.data import Dataset, shapes\ndataset = Dataset(*shapes.make(4000, 500), shapes.CLASSES, 'shapes')"
+    "from qathelpers.data import Dataset, shapes\ndataset = Dataset(*shapes.make(1000, 300), shapes.CLASSES, 'shapes')"
 )
 PANEL = "from qathelpers.widgets import TrainingPanel\npanel = TrainingPanel(dataset, 'TernaryNN', 'lenet', {})\npanel"
 
@@ -44,7 +44,7 @@ def page(open_cells):
 
 def test_a_run_is_stopped_and_resumed_with_its_own_settings(page):
     panel = panels(page).last
-    assert panel.get_by_text("4,000 training images").is_visible()
+    assert panel.get_by_text("1,000 training images").is_visible()
     panel.get_by_text(re.compile("about .* (s|min)")).wait_for()
     keep(page, panel, "panel-new")
     button(panel, "Train").dblclick()  # the second click must not stop it
@@ -60,7 +60,7 @@ def test_a_run_is_stopped_and_resumed_with_its_own_settings(page):
     button(panel, "Train as a new run").wait_for()
     button(panel, f"Resume after epoch {kept} of 400").click()
     later = "|".join(map(str, range(kept + 1, 401)))
-    panel.get_by_text(re.compile(f"epoch ({later}) of 400 · 4,000 images of .* · batch size 256")).wait_for()
+    panel.get_by_text(re.compile(f"epoch ({later}) of 400 · 1,000 images of .* · batch size 256")).wait_for()
     press(panel, "Stop")
     button(panel, re.compile(r"Resume after epoch \d+ of 400").pattern).wait_for()
 
@@ -79,7 +79,7 @@ def test_a_new_run_has_a_name_of_its_own_and_the_old_one_stays_as_a_thin_curve(p
     type_into(field(panel, "epochs"), "2")
     press(panel, "Train as a new run")
     panel.get_by_text("Done: TernaryNN 2 has a test accuracy").wait_for()
-    assert panel.get_by_text(re.compile(r"^TernaryNN \(lenet, 4,000 images\): ")).is_visible()
+    assert panel.get_by_text(re.compile(r"^TernaryNN \(lenet, 1,000 images\): ")).is_visible()
     assert panel.locator("svg[aria-label^='Histogram of the latent weights']").is_visible()
     assert panel.get_by_text("weights that are zero").is_visible() and panel.get_by_text("signs flipped").is_visible()
     keep(page, panel, "panel-done")

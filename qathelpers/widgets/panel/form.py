@@ -12,9 +12,9 @@ from ... import nets
 from ...common.errors import MAX_SEED, CourseError, check_whole
 from ...data.dataset import Dataset
 from ...nets import weights
+from ..style import announced, narrow, row
 from .estimate import Estimates
 from .settings import Settings, duration, whole_number
-from .style import control, row, statement
 
 MAX_EPOCHS = 10_000
 BATCH_SIZES = (64, 128, 256, 512, 1024)
@@ -62,13 +62,13 @@ class Form(ipw.VBox):
             self._schemes, selected = schemes_with(name)
         archs = archs_with(arch)
         self._dataset, self._estimates, self._busy = dataset, estimates, False
-        self.name = control(ipw.Dropdown(options=list(self._schemes), value=selected, description="net"), 190)
-        self.arch = control(ipw.Dropdown(options=archs, value=arch, description="architecture"), 230)
-        self.epochs = control(NumberField(value=epochs, description="epochs"), 120)
-        self.batch_size = control(ipw.Dropdown(options=BATCH_SIZES, value=256, description="batch size"), 150)
+        self.name = narrow(ipw.Dropdown(options=list(self._schemes), value=selected, description="net"), 190)
+        self.arch = narrow(ipw.Dropdown(options=archs, value=arch, description="architecture"), 230)
+        self.epochs = narrow(NumberField(value=epochs, description="epochs"), 120)
+        self.batch_size = narrow(ipw.Dropdown(options=BATCH_SIZES, value=256, description="batch size"), 150)
         slider = ipw.FloatSlider(share, min=0.01, max=1, step=0.01, readout_format=".0%", description="data used")
-        self.share = control(slider, 290)
-        self.seed = control(NumberField(value=0, description="seed"), 120)
+        self.share = narrow(slider, 290)
+        self.seed = narrow(NumberField(value=0, description="seed"), 120)
         self.expected = ipw.HTML()
         self.controls = (self.name, self.arch, self.epochs, self.batch_size, self.share, self.seed)
         for one in self.controls:
@@ -114,7 +114,7 @@ class Form(ipw.VBox):
         try:
             settings = self.settings()
         except CourseError as error:
-            self.expected.value = statement(str(error), "error")
+            self.expected.value = announced(str(error), "error")
             return
         train, test = (
             max(1, round(settings.share * len(labels)))

@@ -12,10 +12,10 @@ from ... import nets
 from ...common import settings
 from ...data.dataset import TITLES, Dataset
 from ...nets import weights
+from ..style import announced, chart, row
 from . import svg
 from .look import Look, Observer
 from .settings import duration
-from .style import chart, row, statement
 from .training import FINISHED, RUNNING, Events, Training, counted, place
 
 MAX_LINES = 6  # of the log
@@ -52,7 +52,7 @@ class Monitor(ipw.VBox):
 
     def say(self, text: str, kind: str = "") -> None:
         """Show a sentence; `kind` is "", "error" or "quiet"."""
-        self.status.value = statement(text, kind)
+        self.status.value = announced(text, kind)
 
     def start(self, training: Training, note: str = "") -> None:
         """Show a training from its very beginning, and start it; `note` is a sentence to show while it runs."""
@@ -183,7 +183,7 @@ class Monitor(ipw.VBox):
         self._reach = max(self._reach, svg.rounded_up(float(reach)))  # so that the axis does not jump
         drawn = svg.histogram(look.latent, look.quantized, self._reach, look.layer, svg.shade_of(name))
         self.histogram.value = f"<div>{_histogram_title(look)}</div>{drawn}{self._small_charts(name)}"
-        self.dead.value = "".join(statement(sentence, "error") for sentence in look.dead)
+        self.dead.value = "".join(announced(sentence, "error") for sentence in look.dead)
 
     def _small_charts(self, name: str) -> str:
         epochs, parts = self.training.epochs, []
