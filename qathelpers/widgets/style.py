@@ -13,7 +13,7 @@ STYLE = """<style>
   --qat-good: #6fd08c; --qat-bad: #ff9a7a; --qat-edge: #8f8f8f; --qat-quiet: #b5b5b5; --qat-focus: #8ab4f8;
   --qat-error: #ff8a80; --qat-primary: #2a6fdb }
 .qat, .qat .widget-box { overflow: visible }
-.qat .widget-html-content { line-height: 1.4; overflow-wrap: anywhere }
+.qat .widget-html-content { line-height: 1.4; overflow-wrap: anywhere; min-width: 0 }
 .qat button:focus-visible, .qat select:focus-visible, .qat input:focus-visible, .qat .noUi-handle:focus,
 .qat .widget-readout:focus, .qat .ui-slider-handle:focus, .qat [tabindex]:focus-visible {
   outline: 3px solid var(--qat-focus) !important; outline-offset: 2px }

@@ -89,7 +89,7 @@ def test_the_cell_run_again_adopts_the_training_and_so_does_a_reopened_tab(page,
     panel = panels(page).last
     type_into(field(panel, "epochs"), "400")
     press(panel, "Train")
-    button(panel, "Stop").wait_for()
+    panel.get_by_text(re.compile("Training TernaryNN")).wait_for()  # it replaces what the new panel says
     run_cell(page, 1)
     panel = panels(page).last
     panel.get_by_text("was already being trained in this kernel").wait_for()
