@@ -47,7 +47,8 @@ def column(name: str, classes: Sequence[str], probabilities: Sequence[float], tr
         is_right = classes[0] == truth
         verdict = f' <span class="qat-{"good" if is_right else "bad"}">{"✓ right" if is_right else "✗ wrong"}</span>'
     rows = "".join(
-        f"<tr><td>{_class(title, truth)}</td><td>{_bar(name, probability)}</td><td>{probability:.0%}</td></tr>"
+        f"<tr><td>{_class(title, truth)}</td><td>{_bar(name, probability)}</td>"
+        f'<td class="qat-share">{probability:.0%}</td></tr>'
         for title, probability in zip(classes, probabilities, strict=True)
     )
     return f"<div><b>{html.escape(name)}</b>{verdict}<table>{rows}</table></div>"

@@ -10,9 +10,12 @@ STYLE = """<style>
 .qat { --qat-good: #1b6e2c; --qat-bad: #a5300f; --qat-edge: #767676; --qat-quiet: #595959; --qat-focus: #0b57d0;
   --qat-error: #a3001b; --qat-primary: #0b57d0 }
 [data-jp-theme-light="false"] .qat, html[theme="dark"] .qat, body.vscode-dark .qat {
-  --qat-good: #6fd08c; --qat-bad: #ff9a7a; --qat-edge: #8f8f8f; --qat-quiet: #b5b5b5; --qat-focus: #8ab4f8;
+  --qat-good: #6fd08c; --qat-bad: #ff9a7a; --qat-edge: #8f8f8f; --qat-quiet: #b5b5b5; --qat-focus: #a8c7fa;
   --qat-error: #ff8a80; --qat-primary: #2a6fdb }
 .qat, .qat .widget-box { overflow: visible }
+.qat { padding: 5px } /* the outline of a focused control lies outside of it */
+.qat .qat { padding: 0 }
+.qat .widget-slider .widget-readout { margin-left: 12px } /* so that a handle at the end does not cover its outline */
 .qat .widget-html-content { line-height: 1.4; overflow-wrap: anywhere; min-width: 0 }
 .qat button:focus-visible, .qat select:focus-visible, .qat input:focus-visible, .qat .noUi-handle:focus,
 .qat .widget-readout:focus, .qat .ui-slider-handle:focus, .qat [tabindex]:focus-visible {
@@ -36,6 +39,7 @@ STYLE = """<style>
 .qat .qat-key span { display: inline-block; width: 0.8em; height: 0.8em; border: 1px solid currentColor }
 .qat table { border-collapse: collapse }
 .qat td, .qat th { padding: 1px 6px 1px 0; text-align: left }
+.qat .qat-share { white-space: nowrap; overflow-wrap: normal }
 .qat .qat-numbers td, .qat .qat-numbers th { padding: 2px 8px; text-align: right; white-space: nowrap }
 .qat .qat-numbers td, .qat .qat-numbers th { box-sizing: border-box; overflow: hidden; text-overflow: ellipsis }
 .qat .qat-numbers td:first-child, .qat .qat-numbers th:first-child { text-align: left }

@@ -2,9 +2,12 @@
 
 import re
 
+import pytest
+
 from .conftest import button, keep, widget_with
 
 
+@pytest.mark.slow
 def test_the_panel_in_03_is_trained_by_a_cell_and_then_by_the_reader(open_and_run):
     page = open_and_run("03_binary_net")
     panel = widget_with(page, "batch size")

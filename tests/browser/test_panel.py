@@ -58,7 +58,7 @@ def test_a_run_is_stopped_and_resumed_with_its_own_settings(page):
     type_into(field(panel, "epochs"), "5")
     panel.locator("select").last.select_option("128")
     button(panel, "Train as a new run").wait_for()
-    button(panel, f"Resume after epoch {kept} of 400").click()
+    press(panel, f"Resume after epoch {kept} of 400")
     later = "|".join(map(str, range(kept + 1, 401)))
     panel.get_by_text(re.compile(f"epoch ({later}) of 400 · 1,000 images of .* · batch size 256")).wait_for()
     press(panel, "Stop")
@@ -155,17 +155,11 @@ def light_again(page):
     page.set_viewport_size({"width": 1300, "height": 1000})
 
 
-LOOKS = [
-    (THEMES[1], WIDTHS[-1:]),
-    *(pytest.param(theme, WIDTHS, marks=pytest.mark.slow) for theme in THEMES),
-]
-
-
-@pytest.mark.parametrize(("theme", "widths"), LOOKS)
-def test_it_is_readable_at_each_width(page, light_again, theme, widths):
+@pytest.mark.parametrize("theme", [pytest.param(THEMES[0], marks=pytest.mark.slow), THEMES[1]])
+def test_it_is_readable_at_each_width(page, light_again, theme):
     set_theme(page, theme)
     panel = panels(page).last
-    for width in widths:
+    for width in WIDTHS:
         page.set_viewport_size({"width": width, "height": 1000})
         page.wait_for_timeout(500)
         keep(page, panel, f"panel-{width}-{theme.split()[-1]}")
@@ -180,7 +174,8 @@ def test_it_is_readable_at_each_width(page, light_again, theme, widths):
             inner = chart.bounding_box()
             shape = chart.evaluate("svg => svg.viewBox.baseVal.height / svg.viewBox.baseVal.width")
             assert inner["height"] == pytest.approx(inner["width"] * shape, rel=0.02) and inner["width"] >= 280
-    check_contrast(page, panel)
+        if width == WIDTHS[0]:
+            check_contrast(page, panel)
 
 
 def check_contrast(page, panel):
