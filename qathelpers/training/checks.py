@@ -32,11 +32,15 @@ def check_training(net: nn.Module, dataset: Dataset, recipe: Recipe) -> list[str
     """
     has_batchnorm = any(isinstance(module, _BatchNorm) for module in net.modules())
     dataset.check(recipe.batch_size if has_batchnorm else None)
-    classes, name = len(dataset.classes), spec_of(net).name
+    if not _is_built_for(net, dataset):
+        _check_logits(net, dataset)
     if recipe.progressive_resizing:
         _check_small_images(net, dataset)
-    if _is_built_for(net, dataset):
-        return _check_optimizer(net, recipe)
+    return _check_optimizer(net, recipe)
+
+
+def _check_logits(net: nn.Module, dataset: Dataset) -> None:
+    classes, name = len(dataset.classes), spec_of(net).name
     logits = _logits(net, dataset.train_images[:2])
     if logits.shape[1] < classes:
         raise CourseError(
@@ -48,7 +52,6 @@ def check_training(net: nn.Module, dataset: Dataset, recipe: Recipe) -> list[str
             f"{name} returns probabilities, but the training computes the softmax itself, so the net would hardly "
             "learn: remove the Softmax at the end of the net."
         )
-    return _check_optimizer(net, recipe)
 
 
 def _is_built_for(net: nn.Module, dataset: Dataset) -> bool:
