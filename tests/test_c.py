@@ -172,6 +172,32 @@ def test_a_scheme_of_your_own_is_written(tmp_path):
         assert agree(c.run_c(c.export_c(net, tmp_path / "net.c"), images), predict(net, images), 0.6)
 
 
+@needs_compiler
+def test_names_cannot_end_the_comment_that_they_are_in(tmp_path):
+    scheme = nets.Scheme("Mine */ int x;", "W1A1\n*/", q.BinaryWeight, q.BinaryActivation, q.BinaryWeight)
+    net, images = trained(scheme, classes=4), noise(4)
+    path = c.export_c(net, tmp_path / "net.c", classes=("a*/b", "/*", "two\nlines\r\u2028", "*/*/ \\ Äpfel"))
+    found = c.run_c(path, images, options=STRICT)
+    assert agree(found, predict(net, images), 0.6) and "Äpfel" in path.read_text(encoding="utf-8")
+
+
+@needs_compiler
+@pytest.mark.parametrize(("size", "stride"), [((2, 2), None), (2, (2, 2)), ([2, 2], 2)])
+def test_pooling_windows_are_written_however_they_are_given(size, stride, tmp_path):
+    net, images = trained("TernaryNN"), noise(4)
+    net.features[1] = nn.MaxPool2d(size, stride)
+    assert agree(c.run_c(c.export_c(net, tmp_path / "net.c"), images), predict(net, images))
+
+
+def test_other_pooling_windows_are_refused(tmp_path):
+    for size, stride in (((2, 1), None), (2, (2, 1)), ((2, 2), 1)):
+        net = trained("TernaryNN")
+        net.features[1] = nn.MaxPool2d(size, stride)
+        with pytest.raises(CourseError, match=r"features\.1 \(MaxPool2d\)"):
+            c.export_c(net, tmp_path / "net.c")
+    assert not list(tmp_path.iterdir())
+
+
 class Other(nets.ConvNet):
     """Computes something else than a ConvNet."""
 

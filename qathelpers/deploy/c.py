@@ -122,10 +122,10 @@ def run_c(
     if command is None:
         raise CourseError(f"No C compiler is installed: install one of {', '.join(COMPILERS)}.")
     check_type("images", images, torch.Tensor, "uint8 images, such as dataset.test_images")
-    path = as_path("path", path)
-    check_readable(path, "a C file", "write it with export_c first")
     if images.dtype != torch.uint8:
         raise CourseError(f"The program takes bytes, but the images are {images.dtype}: pass uint8 images.")
+    path = as_path("path", path)
+    check_readable(path, "a C file", "write it with export_c first")
     with tempfile.TemporaryDirectory() as folder:
         program = Path(folder) / "net"
         compiling = [command, *options, f"-D{name.upper()}_MAIN", str(path), "-o", str(program)]
@@ -148,7 +148,8 @@ def _text(net: nn.Module, program: c_layers.Program, name: str, classes: tuple[s
     constants.add_array("float", "MEAN", mean.float().numpy())
     constants.add_array("float", "FILTER", kernel.permute(2, 3, 1, 0).flatten().float().numpy())
     head = HEAD.format(
-        title=f"{spec.name} ({spec.arch}), {spec.bits}: a neural network for images of {height} x {width} pixels.",
+        title=_comment(f"{spec.name} ({spec.arch}), {spec.bits}")
+        + f": a neural network for images of {height} x {width} pixels.",
         source="Written by the course's `export_c`; no preparation of weights or images is needed.",
         name=name,
         upper=name.upper(),
@@ -158,7 +159,9 @@ def _text(net: nn.Module, program: c_layers.Program, name: str, classes: tuple[s
         width=width,
         count=channels * height * width,
         colours=", first red, then green, then blue" if channels > 1 else "",
-        answers=f"The classes, from 0: {', '.join(classes)}." if classes else "The classes are numbered from 0.",
+        answers=f"The classes, from 0: {_comment(', '.join(classes))}."
+        if classes
+        else "The classes are numbered from 0.",
         most="\n".join(f"#define MOST_{title} {count}" for title, count in sorted(program.most.items())),
     )
     calls = ["normalize(image);", *program.calls]
@@ -171,6 +174,12 @@ def _text(net: nn.Module, program: c_layers.Program, name: str, classes: tuple[s
     main = functions.pop("main")
     parts = [head, SIGNS if program.has_signs else FLOATS, *constants.arrays, *functions.values()]
     return "\n".join([*parts, *program.arrays, "", scores, main])
+
+
+def _comment(text: str) -> str:
+    """Return `text` on one line and without the marks that start or end a comment in C."""
+    line = "".join(char if char.isprintable() else " " for char in text)
+    return line.replace("*/", "* /").replace("/*", "/ *")
 
 
 def _functions(sections: set[str], name: str) -> dict[str, str]:

@@ -236,10 +236,12 @@ class _Writer:
     def _pool(self, pool: nn.Module | None) -> int:
         if pool is None:
             return 1
-        size = pool.kernel_size
-        if (pool.stride, pool.padding, pool.dilation, pool.ceil_mode) != (size, 0, 1, False) or pool.return_indices:
+        size, *settings = map(_pair, (pool.kernel_size, pool.stride, pool.padding, pool.dilation))
+        if settings != [size, (0, 0), (1, 1)] or pool.ceil_mode or pool.return_indices:
             self._refuse(pool, "only windows side by side, without padding, are supported")
-        return size
+        if size[0] != size[1]:
+            self._refuse(pool, "only square windows are supported")
+        return size[0]
 
     def _affine(self, norm: nn.Module, scale: torch.Tensor, bias: torch.Tensor | float = 0.0):
         """Return the factor and the offset of each output that stand for the scale, the bias and the BatchNorm."""
@@ -283,6 +285,12 @@ KNOWN = (
     *(ConvNet, LeNet, Block, DCTStem, nn.Sequential, nn.ReLU, nn.MaxPool2d, nn.AdaptiveMaxPool2d, nn.Flatten),
     *(nn.BatchNorm1d, nn.BatchNorm2d, qnn.QuantConv2d, qnn.QuantLinear, qnn.QuantIdentity, qnn.QuantReLU),
 )
+
+
+def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
+    """Return a setting of a pooling layer for rows and columns; PyTorch keeps it as it was given."""
+    rows, columns = (value, value) if isinstance(value, int) else value
+    return rows, columns
 
 
 def _sign_words(patches: torch.Tensor) -> np.ndarray:
