@@ -3,13 +3,15 @@
 import dataclasses
 
 import pytest
+from torch import nn
 
 from qathelpers import data, nets, results
 from qathelpers.common.errors import CourseError
 from qathelpers.data import Batches
 from qathelpers.nets import Recipe
+from qathelpers.nets.identity import structure_digest
 from qathelpers.results import recorded
-from qathelpers.training import checkpoint, evaluate
+from qathelpers.training import checkpoint, evaluate, fit
 
 from .conftest import SETTINGS
 from .odd_files import PYTORCH, as_it_is, as_nobody, odd_files, shared_folder
@@ -137,3 +139,26 @@ def test_recorded_runs_that_may_not_be_read_do_not_seem_to_be_missing(monkeypatc
             (folder / kind / "cifar10" / "lenet").chmod(0o700)
         with as_nobody(), pytest.raises(CourseError, match=r"lenet cannot be read"):
             read()
+
+
+@pytest.mark.parametrize("name", ["BinaryNN", "PytorchNN"])
+def test_a_retrained_net_knows_the_classes_of_its_new_data(tiny, tmp_path, name):
+    net, some = results.recorded_net(name, "lenet"), tiny.take(100, 50)
+    assert "airplane" in net.class_names
+    mine = dataclasses.replace(some, classes=tuple(f"kind {i}" for i in range(10)), name="mine")
+    fit(net, mine, 1, folder=tmp_path, log=lambda _: None)
+    assert net.class_names == mine.classes
+    saved, again = tmp_path / f"{name}.safetensors", results.recorded_net(name, "lenet")
+    assert checkpoint.load(saved, again).class_names == mine.classes
+    if name == "PytorchNN":
+        assert checkpoint.load(saved).class_names == mine.classes
+
+
+def test_a_net_of_your_own_knows_its_classes_and_stays_the_same_net(tiny, tmp_path):
+    net = nn.Sequential(nn.Flatten(), nn.Linear(3072, 10))
+    before, some = structure_digest(net), tiny.take(100, 50)
+    fit(net, some, 1, folder=tmp_path, log=lambda _: None)
+    assert net.class_names == tiny.classes and structure_digest(net) == before
+    again = nn.Sequential(nn.Flatten(), nn.Linear(3072, 10))
+    assert checkpoint.load(tmp_path / "Sequential.safetensors", again).class_names == tiny.classes
+    assert len(fit(net, some, 2, folder=tmp_path, log=lambda _: None)) == 2  # not refused as another net

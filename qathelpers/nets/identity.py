@@ -13,6 +13,8 @@ from torch import nn
 PACKAGES = ("torch", "torchvision", "brevitas", "qathelpers")
 # Settings that tie a Brevitas quantizer to the layer it belongs to.
 REFERENCES = {"module", "proxy_module", "tracked_parameter_list"}
+# Attributes that are no part of the structure: the mode of a net, and the classes of the data that it was trained on.
+STATE = {"training", "class_names"}
 
 
 def structure_digest(net: nn.Module) -> str:
@@ -58,7 +60,7 @@ def _setting(injector: type, name: str) -> object:
 
 def _settings(module: nn.Module) -> dict:
     """Return the plain attributes of a module, such as the stride of a convolution."""
-    public = {key: value for key, value in vars(module).items() if not key.startswith("_") and key != "training"}
+    public = {key: value for key, value in vars(module).items() if not key.startswith("_") and key not in STATE}
     return {key: _plain(value) for key, value in public.items() if _is_plain(value)}
 
 

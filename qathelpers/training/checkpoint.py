@@ -1,7 +1,9 @@
 """Save and load nets: one .safetensors file each, with the run's config in its header and a checksum of everything."""
 
+import contextlib
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -135,8 +137,16 @@ def load_with_config(path: str | Path, net: nn.Module | None = None) -> tuple[nn
         raise CourseError(
             f"{path} {_content(config)}, which does not fit this {spec.name} ({spec.arch}): {problem}; {advice}."
         )
+    name_classes(net, config.get("class_names"))
     net.load_state_dict(tensors, strict=False)  # `misfits` has compared all names; late parameters may be missing
     return net.to(device).eval(), config  # Brevitas creates new parameters on the CPU when it loads
+
+
+def name_classes(net: nn.Module, names: Sequence[str] | None) -> None:
+    """Note on `net` the names of the classes of its data set, for exported files; None leaves what it knows."""
+    if names is not None:
+        with contextlib.suppress(AttributeError):  # a property of the reader's own net that cannot be set
+            net.class_names = tuple(names)
 
 
 def _other_structure(net: nn.Module, config: dict | None) -> str:

@@ -45,7 +45,7 @@ def fit(
     on_batch: Callable[[float], None] | None = None,
     log: Callable[[str], None] = print_line,
 ) -> History:
-    """Train a net in place.
+    """Train a net in place. Its attribute `class_names` then has the names of the classes, for exported files.
 
     Ctrl-C, the notebook's stop button, or a KeyboardInterrupt raised by a callback ends the training, and the history
     so far is returned. Processes started by torchrun train one net together; process 0 prints and writes files.
@@ -109,6 +109,7 @@ def train(
         for line in overwriting.check(run, overwrite):  # again: another process may have just finished this run
             log(line)
         history, optimizers = _start(run, net, log)
+        checkpoint.name_classes(net, dataset.classes)
         train_batches, test_batches = _batches(dataset, run)
         growing = min(int(recipe.progressive_resizing * epochs), epochs - 1)  # the last epoch has full-size images
         total = epochs * len(train_batches)

@@ -46,6 +46,7 @@ CIRCUMSTANCES = {
     "precision",
     "versions",
     "date",
+    "class_names",  # configs of older runs have none
     "evaluation",
     "test_loss",
     "test_acc",
@@ -170,6 +171,7 @@ class Run:
             **({} if channels == 3 else {"channels": channels}),
             "net_sha256": structure_digest(net),
             "data": dataset.name,
+            "class_names": list(dataset.classes),
             "data_sha256": _data_digest(dataset),
             "train_images": len(dataset.train_labels),
             "test_images": len(dataset.test_labels),

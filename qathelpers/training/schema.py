@@ -55,6 +55,10 @@ def _is_text(value: object) -> bool:
     return isinstance(value, str) and len(value) <= MAX_TEXT
 
 
+def _are_texts(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(text, str) for text in value)
+
+
 def _is_name(value: object) -> bool:
     return isinstance(value, str) and NAME.fullmatch(value) is not None
 
@@ -84,6 +88,7 @@ CONFIG = {
     "net_sha256": TEXT,
     "data": FILE_NAME,
     "data_sha256": TEXT,
+    "class_names": Rule("a list of texts", _are_texts),
     "train_images": whole(0),
     "test_images": whole(0),
     "evaluated_on": Rule('"test" or "validation"', lambda value: value in ("test", "validation")),

@@ -29,6 +29,7 @@ WRONG = {
     "image_size": ["x", 10**6],
     "channels": [0, "3"],
     "data": [None, 5, [], "a/b"],
+    "class_names": [None, "cat", ["cat", 3], {}],
     "train_images": ["a", -1, None],
     "epochs": ["two", None, 0, -3, 10**30],
     "seed": ["1", None, 0.0, -1, 2**70, True],
