@@ -161,6 +161,48 @@ def test_the_page_is_served_on_the_address_given(path, monkeypatch):
             demo.serve(path, "127.0.0.1", taken.getsockname()[1])
 
 
+class Network:
+    """Stands in for a socket on a computer with this address, or without a network."""
+
+    def __init__(self, address):
+        self.address = address
+
+    def __call__(self, *_):
+        return self
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def connect(self, _):
+        if self.address is None:
+            raise OSError("Network is unreachable")
+
+    def getsockname(self):
+        return self.address, 40000
+
+
+@pytest.mark.parametrize(
+    ("address", "own", "expected"),
+    [
+        (demo.EVERYWHERE[0], "192.168.1.7", "192.168.1.7"),
+        (demo.EVERYWHERE[0], None, "127.0.0.1"),
+        ("127.0.0.1", "192.168.1.7", "127.0.0.1"),
+        ("10.0.0.3", "192.168.1.7", "10.0.0.3"),
+    ],
+)
+def test_the_address_printed_is_one_that_another_device_can_open(monkeypatch, address, own, expected):
+    monkeypatch.setattr(demo.socket, "socket", Network(own))
+    assert demo.reachable(address) == expected
+
+
+def test_the_address_found_is_one_of_this_computer():
+    with socket.socket() as server:
+        server.bind((demo.reachable(demo.EVERYWHERE[0]), 0))
+
+
 def test_without_a_compiler_the_command_says_what_to_install(monkeypatch, tmp_path):
     monkeypatch.setattr(demo, "missing", lambda: ["clang"])
     result = CliRunner().invoke(main, ["demo", "--out", str(tmp_path / "index.html")])

@@ -5,11 +5,13 @@ import http.server
 import json
 import re
 import shutil
+import socket
 import subprocess
 import tempfile
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from urllib.parse import quote
 
 from torch import nn
 
@@ -21,6 +23,8 @@ from . import c
 
 NETS = ("XnorNN", "BinaryNN", "TernaryNN")
 COMPILER, LINKER = "clang", "wasm-ld"
+EVERYWHERE = ("0.0.0.0", "")  # noqa: S104, what the user can ask for
+ELSEWHERE = ("192.0.2.1", 9)  # an address that belongs to nobody (RFC 5737)
 TEMPLATE = Path(__file__).with_name("demo.html")
 PLACE = "/*COURSE*/null"
 OPTIONS = ("--target=wasm32", "-std=c99", "-O2", "-msimd128", "-nostdlib", "-Wl,--no-entry", "-Wl,--strip-all")
@@ -151,6 +155,22 @@ def _about(net: nn.Module, program: bytes, arch: str) -> dict:
     }
 
 
+def reachable(address: str) -> str:
+    """Return the address under which other computers and phones find a server that listens on `address`.
+
+    "0.0.0.0" stands for all addresses of this computer, and no other device can open it. Of these, the one that leads
+    to the local network is returned or, without a network, "127.0.0.1".
+    """
+    if address not in EVERYWHERE:
+        return address
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(ELSEWHERE)  # chooses a network, but sends nothing
+        except OSError:
+            return "127.0.0.1"
+        return probe.getsockname()[0]
+
+
 def serve(path: Path, address: str = "127.0.0.1", port: int = 8000) -> None:
     """Serve the folder of a page until the user interrupts it.
 
@@ -169,7 +189,8 @@ def serve(path: Path, address: str = "127.0.0.1", port: int = 8000) -> None:
     except OSError as error:
         raise CourseError(f"Cannot listen on {address}:{port} ({error.strerror}): choose another --port.") from error
     with server:
-        print(f"Open http://{address}:{server.server_port}/{path.name}; press Ctrl-C to stop.", flush=True)
+        host = reachable(address)
+        print(f"Open http://{host}:{server.server_port}/{quote(path.name)}; press Ctrl-C to stop.", flush=True)
         try:
             server.serve_forever()
         except KeyboardInterrupt:
