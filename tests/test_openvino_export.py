@@ -364,3 +364,42 @@ def test_a_compiled_net_refuses_other_images(preprocess):
         run(right[:1])
     with pytest.raises(CourseError, match="normalized images" if not preprocess else "uint8"):
         run(wrong)
+
+
+@needs_openvino
+@pytest.mark.parametrize("name", ["XnorNN", "TernaryNN"])
+def test_a_save_that_fails_keeps_the_old_pair(name, tmp_path, monkeypatch):
+    net, path = trained(name, "lenet"), tmp_path / "net.xml"
+    pair = openvino_export.save(net, path)
+    before = [file.read_bytes() for file in pair]
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.mul_(-1)
+    for interrupted in ("net.xml", "net.bin"):
+        real = openvino_export.shutil.copyfile
+
+        def copy(source, target, stop=interrupted, real=real):
+            real(source, target)
+            if source.name == stop:
+                raise OSError(28, "No space left on device")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(openvino_export.shutil, "copyfile", copy)
+            with pytest.raises(CourseError):
+                openvino_export.save(net, path)
+        assert [file.read_bytes() for file in pair] == before
+    assert sorted(tmp_path.iterdir()) == sorted(pair)
+    assert openvino_export.save(net, path) == pair and pair[1].read_bytes() != before[1]
+
+
+@needs_openvino
+def test_a_bad_name_or_precision_is_refused_before_the_work(tmp_path):
+    net = nets.build("XnorNN", "lenet").eval()
+    (tmp_path / "taken.bin").mkdir()
+    for name in ("net", "net.onnx", "net.bin", "taken.xml"):
+        with pytest.raises(CourseError, match=name.replace("taken.xml", "taken.bin")):
+            openvino_export.save(net, tmp_path / name)
+    assert [path.name for path in tmp_path.iterdir()] == ["taken.bin"]
+    for precision in ("x", "int8", 16):
+        with pytest.raises(CourseError, match="precision"):
+            openvino_export.compiled(net, precision=precision)

@@ -1,6 +1,8 @@
 """Run a net in OpenVINO, with 1-bit convolutions where both weights and activations are binary."""
 
 import importlib.util
+import shutil
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import singledispatchmethod
@@ -13,8 +15,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from ..common import interrupts
 from ..common.errors import CourseError, check_type, check_whole
-from ..common.files import as_path, write_atomically
+from ..common.files import as_path, check_replaceable, write_atomically
 from ..data.batches import STATISTICS, whitening_filter
 from ..nets import weights
 from ..nets.architectures import spec_of
@@ -27,6 +30,8 @@ from . import conversion, onnx_graph
 if TYPE_CHECKING:
     import openvino
 
+SUFFIX = ".xml"  # of graphs
+PRECISIONS = ("f32", "bf16", None)
 HUGE = 1e38  # larger than any activation
 
 
@@ -90,8 +95,10 @@ def compiled(
         precision: "f32" or "bf16"; None leaves the choice to OpenVINO, which takes bf16 where it is fast.
 
     Raises:
-        CourseError: In the cases that `convert` names.
+        CourseError: In the cases that `convert` names, or if there is no such precision.
     """
+    if precision not in PRECISIONS:
+        raise CourseError(f"precision is {precision!r}: pass 'f32', 'bf16' or None.")
     model, run = _convert(net, batch, threads, shape, preprocess)
     return run if precision == "f32" else _compile(model, threads, precision)
 
@@ -123,10 +130,13 @@ def save(
             set that a recorded net was trained on.
 
     Raises:
-        CourseError: In the cases that `convert` names, if images of this shape cannot be normalized, or if there are
-            more or fewer classes than logits.
+        CourseError: In the cases that `convert` names, if images of this shape cannot be normalized, if there are more
+            or fewer classes than logits, or if `path` does not end with .xml or cannot be written.
     """
-    path, shape = as_path("path", path), conversion.image_shape(net, shape)
+    path = as_path("path", path)
+    if path.suffix != SUFFIX:
+        raise CourseError(f"{path.name!r} does not end with {SUFFIX}, as OpenVINO's graphs do: add {SUFFIX}.")
+    shape = conversion.image_shape(net, shape)
     takes_bytes = conversion.takes_bytes(net, shape, preprocess)
     model = convert(net, shape=shape, preprocess=takes_bytes)
     import openvino
@@ -135,15 +145,34 @@ def save(
     entries = onnx_graph.metadata(net, shape, takes_bytes, conversion.class_names(net, classes, outputs))
     for key, value in entries.items():
         model.set_rt_info(value, ["qathelpers", key])
-    openvino.save_model(model, path, compress_to_fp16=False)
     quantizers = conversion.activation_quantizers(net)
-    if quantizers and all(map(is_binary, quantizers)):
-        write_atomically(path, _in_fp32(path))
+    is_marked = quantizers and all(map(is_binary, quantizers))
+    with tempfile.TemporaryDirectory() as folder:
+        graph = Path(folder) / "net.xml"
+        openvino.save_model(model, graph, compress_to_fp16=False)
+        if is_marked:
+            _mark_fp32(graph)
+        _copy_pair(graph, path)
     return [path, path.with_suffix(".bin")]
 
 
-def _in_fp32(path: Path) -> Callable[[Path], None]:
-    """Return a function that writes the graph at `path` with a mark on each step that bf16 must not be used for it.
+def _copy_pair(graph: Path, path: Path) -> None:
+    """Copy a graph and its weights to `path` and next to it: both or none of them, if the user interrupts it."""
+    weights_path = path.with_suffix(".bin")
+
+    def write(file: Path) -> None:
+        shutil.copyfile(graph, file)
+        # The weights are replaced after everything that takes time, right before the graph that belongs to them.
+        write_atomically(weights_path, lambda other: shutil.copyfile(graph.with_suffix(".bin"), other))
+
+    for target in (path, weights_path):
+        check_replaceable(target)
+    with interrupts.delayed():
+        write_atomically(path, write)
+
+
+def _mark_fp32(path: Path) -> None:
+    """Add to each step of the graph at `path` a mark that bf16 must not be used for it.
 
     OpenVINO writes this mark, the runtime attribute "precise", for steps whose precision must not be reduced. Its
     Python interface cannot set it.
@@ -156,7 +185,7 @@ def _in_fp32(path: Path) -> Callable[[Path], None]:
             before = [child.tag for child in layer].count("data")  # the order that OpenVINO writes
             layer.insert(before, found)
         ElementTree.SubElement(found, "attribute", name="precise", version="0")
-    return lambda file: tree.write(file, encoding="utf-8", xml_declaration=True)
+    tree.write(path, encoding="utf-8", xml_declaration=True)
 
 
 def _convert(
