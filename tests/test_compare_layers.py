@@ -135,6 +135,45 @@ def test_what_cannot_be_compared_is_refused(monkeypatch, tmp_path):
         compare_layers.compare(net, tmp_path / "net.onnx", IMAGES)
 
 
+@needs_deploy
+def test_missing_and_damaged_files_are_named_by_every_reader(tmp_path):
+    net = trained("TernaryNN")
+    path = onnx_export.export(net, tmp_path / "net.onnx", images=len(IMAGES))
+    damaged, text, empty = tmp_path / "damaged.onnx", tmp_path / "text.onnx", tmp_path / "empty.onnx"
+    damaged.write_bytes(path.read_bytes()[:5000])
+    text.write_text("no net", encoding="utf-8")
+    empty.touch()
+    readers = (
+        lambda file: compare_layers.compare(net, file, IMAGES),
+        onnx_export.takes_bytes,
+        onnx_export.session,
+        lambda file: onnx_export.run(file, IMAGES),
+    )
+    for file in (tmp_path / "missing.onnx", damaged, text, empty, tmp_path):
+        for read in readers:
+            with pytest.raises(CourseError, match=file.name):
+                read(file)
+    qonnx = onnx_export.export(net, tmp_path / "q.onnx", "qonnx")
+    with pytest.raises(CourseError, match=r"q\.onnx.*format='qcdq'"):
+        onnx_export.session(qonnx)
+    assert onnx_export.takes_bytes(path) and onnx_export.takes_bytes(qonnx)
+    assert torch.equal(onnx_export.session(path)(IMAGES), onnx_export.run(path, IMAGES))
+
+
+@needs_deploy
+def test_images_that_are_no_tensor_or_do_not_fit_are_refused(tmp_path):
+    net = trained("TernaryNN")
+    path = onnx_export.export(net, tmp_path / "net.onnx")
+    qonnx = onnx_export.export(net, tmp_path / "q.onnx", "qonnx")
+    for wrong in (IMAGES.numpy(), None, torch.tensor(1), IMAGES[:0], IMAGES[0, 0], IMAGES[..., :20], IMAGES.double()):
+        for compare in (lambda i: compare_layers.compare(net, path, i), lambda i: compare_layers.compare(net, net, i)):
+            with pytest.raises(CourseError, match=r"images"):
+                compare(wrong)
+    for read in (lambda i: onnx_export.session(path)(i), lambda i: onnx_export.run(qonnx, i)):
+        with pytest.raises(CourseError, match="images"):
+            read(IMAGES.numpy())
+
+
 def test_plots_show_where_the_difference_starts():
     net = trained("TernaryNN")
     tables = {"same": compare_layers.compare(net, net, IMAGES)}

@@ -10,8 +10,10 @@ from brevitas.nn.mixin.base import QuantLayerMixin
 from torch import nn
 
 from ..analysis import plots
-from ..common.errors import CourseError
+from ..common.errors import CourseError, check_type
+from ..common.files import as_path
 from ..data.batches import normalize
+from ..nets import weights
 from . import onnx_export
 
 SMALLEST = 1e-9  # what plots show for a difference of 0, which a log axis cannot
@@ -36,16 +38,20 @@ def compare(net: nn.Module, other: nn.Module | str | Path, images: torch.Tensor,
         other version has no output of this layer (an exporter may leave out or merge layers).
 
     Raises:
-        CourseError: If a package is missing, if the file needs other images or another number of them, if a net is in
-            training mode or uses a layer more than once, if no layer has a counterpart, or if two outputs differ in
-            shape.
+        CourseError: If a package or the file is missing, if the file is not an ONNX file, needs other images or another
+            number of them, if a net does not accept the images, is in training mode or uses a layer more than once, if
+            no layer has a counterpart, or if two outputs differ in shape.
     """
+    weights.check_net(net)
+    check_type("images", images, torch.Tensor, onnx_export.IMAGES)
+    if images.ndim < 2 or not len(images):
+        raise CourseError(f"The images have the shape {tuple(images.shape)}: pass images (n, channels, h, w).")
     normalized = normalize(images) if images.dtype == torch.uint8 else images
     expected = _of_net(net, normalized)
     if isinstance(other, nn.Module):
         found = _of_net(other, normalized)
     else:
-        found = _of_file(Path(other), expected, images, exact)
+        found = _of_file(as_path("other", other), expected, images, exact)
     if not expected.keys() & found.keys():
         raise CourseError("No layer has the same name in both versions: compare two versions of one net.")
     rows = [_difference(name, output, found.get(name)) for name, output in expected.items()]
@@ -108,6 +114,12 @@ def _of_net(net: nn.Module, images: torch.Tensor) -> dict[str, torch.Tensor]:
     ]
     try:
         net(images)
+    except Exception as error:  # a net can raise anything
+        reason = str(error).strip().partition("\n")[0]
+        raise CourseError(
+            f"{type(net).__name__} does not accept images of the shape {tuple(images.shape)} and the type "
+            f"{images.dtype} ({reason}): pass images like those that it was trained on."
+        ) from error
     finally:
         for hook in hooks:
             hook.remove()
@@ -120,11 +132,10 @@ def _of_file(
     path: Path, expected: dict[str, torch.Tensor], images: torch.Tensor, exact: bool
 ) -> dict[str, torch.Tensor]:
     """Return the outputs that the QCDQ file at `path` computes for the layers in `expected`."""
-    onnx_export.check_packages()
+    model = onnx_export.load(path)
     import onnx
 
-    model = onnx.load(str(path))
-    if any(node.domain.startswith("qonnx") for node in model.graph.node):
+    if onnx_export.is_qonnx(model):
         raise CourseError(f"{path.name} is a QONNX file, which ONNX Runtime cannot run: export with format='qcdq'.")
     batch = model.graph.input[0].type.tensor_type.shape.dim[0].dim_value
     if batch not in (0, len(images)):  # 0 stands for any number

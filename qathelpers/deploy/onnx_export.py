@@ -6,6 +6,7 @@ import io
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 from unittest import mock
 
 import numpy as np
@@ -19,8 +20,12 @@ from ..nets.architectures import spec_of
 from ..nets.quantizers import is_binary
 from . import conversion, onnx_graph
 
+if TYPE_CHECKING:
+    import onnx
+
 PACKAGES = ("onnx", "onnxoptimizer", "onnxscript", "onnxruntime", "qonnx")
 FORMATS = ("qcdq", "qonnx")
+IMAGES = "a tensor of images, such as dataset.test_images"
 
 
 def missing() -> list[str]:
@@ -140,17 +145,38 @@ def run(path: str | Path, images: torch.Tensor, exact: bool = True) -> torch.Ten
         CourseError: If the file is missing or is not an ONNX file, or if the images have another type or shape than the
             file takes.
     """
+    if is_qonnx(load(path)):
+        return _run_qonnx(path, images)
+    return session(path, exact)(images)
+
+
+def load(path: str | Path) -> "onnx.ModelProto":
+    """Return the model in an ONNX file.
+
+    Raises:
+        CourseError: If a package is missing, or if the file is missing, cannot be read, or is not an ONNX file.
+    """
+    check_packages()
     import onnx
 
     path = as_path("path", path)
     check_readable(path, "an ONNX file", "export a net first, or name another file")
     try:
-        graph = onnx.load(str(path)).graph
+        model = onnx.load(str(path))
     except Exception as error:  # protobuf's exceptions have no common class
-        raise CourseError(f"{path} is not an ONNX file, or is damaged: name a file that `export` wrote.") from error
-    if any(node.domain.startswith("qonnx") for node in graph.node):
-        return _run_qonnx(path, images)
-    return session(path, exact)(images)
+        raise _not_onnx(path) from error
+    if not (model.graph.node and model.graph.input and model.graph.output):  # some other files can be parsed, too
+        raise _not_onnx(path)
+    return model
+
+
+def is_qonnx(model: "onnx.ModelProto") -> bool:
+    """Return whether a model has operators of QONNX, which ONNX Runtime does not know."""
+    return any(node.domain.startswith("qonnx") for node in model.graph.node)
+
+
+def _not_onnx(path: Path) -> CourseError:
+    return CourseError(f"{path} is not an ONNX file, or is damaged: name a file that `export` wrote.")
 
 
 def session(path: str | Path, exact: bool = True, threads: int = 0) -> Callable[[torch.Tensor], torch.Tensor]:
@@ -160,7 +186,13 @@ def session(path: str | Path, exact: bool = True, threads: int = 0) -> Callable[
         path: The ONNX file.
         exact: See `run`.
         threads: The number of CPU threads; 0 means all.
+
+    Raises:
+        CourseError: If the file is missing, is not an ONNX file, or is a QONNX file.
     """
+    path = as_path("path", path)
+    if is_qonnx(load(path)):
+        raise CourseError(f"{path.name} is a QONNX file, which ONNX Runtime cannot run: export with format='qcdq'.")
     run_all = all_outputs(str(path), exact, threads)
     return lambda images: next(iter(run_all(images).values()))
 
@@ -174,13 +206,22 @@ def all_outputs(
         model: The path of an ONNX file, or the content of one.
         exact: See `run`.
         threads: The number of CPU threads; 0 means all.
+
+    Raises:
+        CourseError: If ONNX Runtime cannot run the model.
     """
+    check_whole("threads", threads, 0)
     import onnxruntime
 
     options, levels = onnxruntime.SessionOptions(), onnxruntime.GraphOptimizationLevel
     options.graph_optimization_level = levels.ORT_ENABLE_BASIC if exact else levels.ORT_ENABLE_ALL
     options.intra_op_num_threads = threads
-    loaded = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    try:
+        loaded = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # its exceptions have no common class
+        raise CourseError(f"ONNX Runtime cannot run the file ({_line(error)}): export the net again.") from error
+    if len(loaded.get_inputs()) != 1:
+        raise CourseError("The file has more than one input: name a file that `export` wrote.")
     (source,) = loaded.get_inputs()
     names = [node.name for node in loaded.get_outputs()]
     is_bytes, sizes = source.type == "tensor(uint8)", [size if isinstance(size, int) else 0 for size in source.shape]
@@ -198,10 +239,12 @@ def _no_log() -> contextlib.AbstractContextManager:
 
 
 def takes_bytes(path: str | Path) -> bool:
-    """Return whether a file takes uint8 images and normalizes them itself."""
-    import onnx
+    """Return whether a file takes uint8 images and normalizes them itself.
 
-    return _is_bytes(onnx.load(str(path)).graph.input[0])
+    Raises:
+        CourseError: If the file is missing or is not an ONNX file.
+    """
+    return _is_bytes(load(path).graph.input[0])
 
 
 def _is_bytes(source) -> bool:
@@ -212,7 +255,7 @@ def _is_bytes(source) -> bool:
 
 def _accepted(images: torch.Tensor, is_bytes: bool, sizes: Sequence[int]) -> np.ndarray:
     """Return images as an array, after comparing them with what a file takes; a size of 0 stands for any number."""
-    check_type("images", images, torch.Tensor, "images, such as dataset.test_images")
+    check_type("images", images, torch.Tensor, IMAGES)
     if images.dtype != (torch.uint8 if is_bytes else torch.float32):
         wanted = (
             "uint8 images from 0 to 255, which it normalizes itself: pass the images as they are in the data set"
@@ -247,10 +290,13 @@ def _write(
         except OSError:
             raise
         except Exception as error:  # the exporters raise almost anything for what they do not know
-            reason = str(error).strip().partition("\n")[0] or type(error).__name__
             raise CourseError(
-                f"{spec_of(net).name} cannot be exported to {format.upper()} ({reason}): {remedy}."
+                f"{spec_of(net).name} cannot be exported to {format.upper()} ({_line(error)}): {remedy}."
             ) from error
+
+
+def _line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
 def _run_qonnx(path: str | Path, images: torch.Tensor) -> torch.Tensor:
@@ -260,6 +306,7 @@ def _run_qonnx(path: str | Path, images: torch.Tensor) -> torch.Tensor:
 
     model = ModelWrapper(str(path)).transform(InferShapes())
     (source,), (sink,) = model.graph.input, model.graph.output
+    check_type("images", images, torch.Tensor, IMAGES)
     sizes = model.get_tensor_shape(source.name)
     parts = images.split(1) if sizes[0] == 1 and images.ndim == len(sizes) else [images]
     arrays = [_accepted(part, _is_bytes(source), sizes) for part in parts]
