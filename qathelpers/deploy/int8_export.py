@@ -17,11 +17,13 @@ from ..common.errors import CourseError, check_type
 from ..common.files import as_path, write_atomically
 from ..data.batches import normalize
 from ..nets import weights
+from ..nets.architectures import NetSpec
 from ..nets.quantizers import bits_of
 from . import conversion, onnx_export, onnx_graph
 
 BITS = 8
 FEWEST = 16  # images from which the ranges of activations can be estimated at all
+REMEDY_ONNX = "export the net with onnx_export.export"
 REMEDY = "take the float net (PytorchNN) or an 8-bit net (Int8NN)"
 
 
@@ -51,8 +53,9 @@ def export_int8(
         The path.
 
     Raises:
-        CourseError: If activations have other quantizers, if the images are too few or not uint8, if a package is
-            missing, or if `path` cannot be written.
+        CourseError: If activations have other quantizers, if a layer has a hook or a setting that plain layers do not
+            have (the message names it), if the images are too few, not uint8, or of another shape than the net takes,
+            if a package is missing, or if `path` cannot be written.
 
     Reference:
         B. Jacob et al., Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference
@@ -62,40 +65,102 @@ def export_int8(
     weights.check_net(net)
     check_type("images", images, torch.Tensor, "uint8 images, such as dataset.train_images[:256]")
     path = as_path("path", path)
+    check_type("preprocess", preprocess, bool, "True or False")
+    _check_images(net, images)
     for quantizer in conversion.activation_quantizers(net):
         if bits_of(quantizer) != BITS or quantizer.is_signed or (quantizer.zero_point() != 0).any():
             raise CourseError(f"Unsigned 8-bit levels would replace the quantizers of the net's activations: {REMEDY}.")
-    if images.dtype != torch.uint8 or images.ndim != 4 or len(images) < FEWEST:
-        raise CourseError(
-            f"The calibration needs at least {FEWEST} images, uint8 (n, channels, h, w), but got {len(images)} of "
-            f"{images.dtype}: pass some hundred training images."
-        )
-    floats = pooled_last(in_floats(conversion.on_cpu(net)))
+    images, shape, net = images.cpu(), tuple(images.shape[1:]), conversion.on_cpu(net)
+    conversion.check_shape(net, shape)
+    _check_layers(net)
+    plain = pooled_last(in_floats(net, activations=False))
+    some = normalize(images[: conversion.IMAGES])
+    conversion.check(net, plain, shape, "float", conversion.may_flip(net), REMEDY_ONNX, some)
+    floats = pooled_last(in_floats(net))
 
     def write(file: Path) -> None:
         with tempfile.TemporaryDirectory() as folder:
-            source = onnx_export.export(floats, Path(folder) / "float.onnx", preprocess=preprocess, classes=classes)
+            source = Path(folder) / "float.onnx"
+            onnx_export.export(floats, source, shape=shape, preprocess=preprocess, classes=classes)
             _quantize(source, file, images if preprocess else normalize(images))
 
     write_atomically(path, write)
     return path
 
 
-def in_floats(net: nn.Module) -> nn.Module:
+def _check_images(net: nn.Module, images: torch.Tensor) -> None:
+    if images.dtype != torch.uint8 or images.ndim != 4 or len(images) < FEWEST:
+        raise CourseError(
+            f"The calibration needs at least {FEWEST} images, uint8 (n, channels, h, w), but got {images.dtype} of the "
+            f"shape {tuple(images.shape)}: pass some hundred training images."
+        )
+    spec, found = getattr(net, "spec", None), tuple(images.shape[1:])
+    if isinstance(spec, NetSpec) and found != tuple(spec.image):
+        raise CourseError(
+            f"The calibration images have the shape {found}, but the net was built for {tuple(spec.image)}: pass "
+            "images like those that it was trained on."
+        )
+
+
+def _check_layers(net: nn.Module) -> None:
+    """Check that `in_floats` knows everything that the modules of `net` do.
+
+    Raises:
+        CourseError: If it does not; the message names the module.
+    """
+    names = conversion.names(net)
+    for module in net.modules():
+        reason = "it has a hook" if module._forward_hooks or module._forward_pre_hooks else ""
+        if isinstance(module, qnn.QuantConv2d | qnn.QuantLinear):
+            known = qnn.QuantConv2d if isinstance(module, nn.Conv2d) else qnn.QuantLinear
+            reason = reason or conversion.differs_from(module, known) or conversion.unsupported(module)
+            if getattr(module, "is_same_padded_strided", False):
+                reason = reason or "padding='same' with a stride is not supported"
+        elif isinstance(module, qnn.QuantReLU):
+            reason = reason or conversion.differs_from(module, qnn.QuantReLU) or _differs_from_clipping(module)
+        if reason:
+            raise CourseError(f"{names[module]} cannot be exported in 8 bits: {reason}. Instead, {REMEDY_ONNX}.")
+
+
+@torch.no_grad()
+def _differs_from_clipping(relu: qnn.QuantReLU) -> str:
+    """Return how a quantized ReLU differs from one that clips at its highest value, apart from rounding, or ""."""
+    quantizer = relu.act_quant
+    if relu.input_quant.is_quant_enabled:
+        return "input_quant is not supported"
+    if not quantizer.is_quant_enabled:
+        return ""
+    if quantizer.scale().numel() != 1:
+        return "one scale per channel is not supported"
+    scale, plain = quantizer.scale().item(), _clipping(relu)
+    values = scale * torch.linspace(-(2**BITS), 2 ** (BITS + 1), 4097).view(1, 1, 1, -1)
+    output = relu(values)
+    gap = (getattr(output, "value", output) - plain(values)).abs().max().item()
+    return "" if gap < 0.51 * scale else "its levels are not 0 to 255 times its scale"
+
+
+def in_floats(net: nn.Module, activations: bool = True) -> nn.Module:
     """Return a copy of `net` with plain layers, whose weights have the quantized values, and plain activations.
 
     A quantized ReLU becomes one that clips at the same value, but does not round.
+
+    Args:
+        net: The net.
+        activations: Whether to replace quantized activations, too.
     """
     net = copy.deepcopy(net)
     for parent in list(net.modules()):
         for name, child in list(parent.named_children()):
             if isinstance(child, qnn.QuantConv2d | qnn.QuantLinear):
                 setattr(parent, name, _plain(child))
-            elif isinstance(child, qnn.QuantReLU):
-                quantizer = child.act_quant
-                highest = (2**BITS - 1) * quantizer.scale().max().item() if quantizer.is_quant_enabled else None
-                setattr(parent, name, nn.ReLU() if highest is None else nn.Hardtanh(0.0, highest))
+            elif activations and isinstance(child, qnn.QuantReLU):
+                setattr(parent, name, _clipping(child))
     return net
+
+
+def _clipping(relu: qnn.QuantReLU) -> nn.Module:
+    quantizer = relu.act_quant
+    return nn.Hardtanh(0.0, (2**BITS - 1) * quantizer.scale().item()) if quantizer.is_quant_enabled else nn.ReLU()
 
 
 def _plain(layer: nn.Module) -> nn.Module:
@@ -118,13 +183,26 @@ def pooled_last(net: nn.Module) -> nn.Module:
     weight has to stay behind the pooling: it turns the largest value into the smallest.
     """
     for module in net.modules():
-        if not isinstance(module, nn.Sequential):
+        if not isinstance(module, nn.Sequential) or conversion.differs_from(module, nn.Sequential):
             continue
         for i in range(len(module) - 1):
             pool, norm = module[i], module[i + 1]
-            if type(pool) is nn.MaxPool2d and type(norm) is nn.BatchNorm2d and (norm.weight >= 0).all():
+            if _is_plain_pool(pool) and _keeps_order(norm):
                 module[i], module[i + 1] = norm, pool
     return net
+
+
+def _is_plain_pool(module: nn.Module) -> bool:
+    is_pool = type(module) is nn.MaxPool2d and not conversion.differs_from(module, nn.MaxPool2d)
+    return is_pool and not module.return_indices
+
+
+def _keeps_order(module: nn.Module) -> bool:
+    """Return whether `module` is a BatchNorm that maps larger values of a channel to larger values."""
+    if type(module) is not nn.BatchNorm2d or conversion.differs_from(module, nn.BatchNorm2d):
+        return False
+    has_statistics = module.running_mean is not None  # otherwise, it depends on all values that it gets
+    return has_statistics and (module.weight is None or bool((module.weight >= 0).all()))
 
 
 def _quantize(source: Path, target: Path, images: torch.Tensor) -> None:
