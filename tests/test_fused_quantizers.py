@@ -174,6 +174,25 @@ def test_a_quantizer_of_the_readers_own_is_left_to_brevitas(name):
     assert fused_parts(layer) == []
 
 
+@pytest.mark.parametrize("channels", [1, 4])
+def test_activations_with_a_scale_per_channel_are_left_to_brevitas_and_can_be_trained(channels):
+    layer = qnn.QuantReLU(
+        act_quant=q.Int4Activation,
+        scaling_per_output_channel=True,
+        per_channel_broadcastable_shape=(1, channels, 1, 1),
+        scaling_stats_permute_dims=(1, 0, 2, 3),
+        return_quant_tensor=True,
+    )
+    x = torch.randn(2, channels, 5, 5, requires_grad=True)
+    layer(x)  # sets up the scales
+    expected = results(copy.deepcopy(layer), activation, x, 0)
+    assert fused_parts(layer) == []
+    with fused(layer):
+        got = results(layer, activation, x, 0)
+    assert all(torch.equal(one, other) for one, other in zip(got, expected, strict=True))
+    assert got[-2].shape == (1, channels, 1, 1) and got[-2].abs().sum() > 0
+
+
 def test_a_quantizer_that_someone_looks_into_is_left_to_brevitas():
     layer, seen = qnn.QuantLinear(8, 4, bias=False, weight_quant=q.TernaryWeight), []
     layer.weight_quant.tensor_quant.int_quant.register_forward_hook(lambda *_: seen.append(1))

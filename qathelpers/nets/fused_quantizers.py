@@ -214,7 +214,8 @@ def _has_the_settings(part: nn.Module, kind: type) -> bool:
         return part.tensor_quant.scaling_impl.value().item() == 1
     if kind is FusedIntActivations:
         integers = part.tensor_quant.int_quant
-        return not (part.tensor_quant.observer_only or integers.signed or integers.narrow_range)
+        has_one_scale = part.tensor_quant.scaling_impl.value.ndim == 0  # not one per channel
+        return has_one_scale and not (part.tensor_quant.observer_only or integers.signed or integers.narrow_range)
     return kind is FusedBinaryWeights or not part.observer_only
 
 
