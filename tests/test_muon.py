@@ -33,6 +33,12 @@ def test_weights_keep_their_norm(shape):
     assert weight.norm().item() == pytest.approx(shape[0] ** 0.5, rel=1e-4)
 
 
+@pytest.mark.parametrize("steps", [0, -1, 1.5])
+def test_numbers_of_steps_below_one_are_refused(steps):
+    with pytest.raises(ValueError, match="steps"):
+        orthogonalize(torch.eye(3), steps)
+
+
 def test_it_descends():
     weight = torch.nn.Parameter(torch.randn(6, 6, generator=torch.Generator().manual_seed(0)))
     target = torch.linalg.qr(torch.randn(6, 6, generator=torch.Generator().manual_seed(1)))[0]

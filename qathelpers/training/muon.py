@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import nn
 
+from ..common.errors import check_whole
+
 
 def orthogonalize(gradient: torch.Tensor, steps: int = 3) -> torch.Tensor:
     """Return a matrix with the singular vectors of `gradient` and singular values near 1.
@@ -17,7 +19,10 @@ def orthogonalize(gradient: torch.Tensor, steps: int = 3) -> torch.Tensor:
 
     Args:
         gradient: A matrix (rows, columns).
-        steps: Number of iterations.
+        steps: Number of iterations, at least 1.
+
+    Raises:
+        ValueError: If `steps` is not a whole number of at least 1.
 
     Reference:
         K. Jordan et al., Muon: An optimizer for hidden layers in neural networks (kellerjordan.github.io, 2024).
@@ -30,6 +35,7 @@ def orthogonalize_all(gradients: Sequence[torch.Tensor], steps: int = 3) -> list
 
     On a GPU, launching an operation takes longer than computing it on matrices as small as these.
     """
+    check_whole("steps", steps, 1)
     lengths = torch._foreach_norm(gradients)
     torch._foreach_add_(lengths, 1e-7)
     wide = [x if x.size(0) <= x.size(1) else x.T for x in torch._foreach_div(gradients, lengths)]
