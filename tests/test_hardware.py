@@ -90,6 +90,39 @@ def test_full_precision_switches_tf32_off_and_then_back(tf32):
     assert tf32() == (True, True)
 
 
+NEW_SETTINGS = {
+    "matrix products": "torch.backends.cuda.matmul.fp32_precision = 'tf32'",
+    "convolutions": "torch.backends.cudnn.conv.fp32_precision = 'ieee'",
+    "everything": "torch.backends.fp32_precision = 'tf32'",
+    "nothing": "",
+    "the old flags": "torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True",
+}
+COMPUTE = """
+import torch
+from qathelpers import data, nets, training
+from qathelpers.common import hardware
+{setting}
+cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+def read():
+    return [part.fp32_precision for part in (matmul, cudnn.conv, cudnn.rnn, cudnn, torch.backends)]
+before = read()
+with hardware.full_precision():
+    assert read()[:3] == ["ieee"] * 3, read()
+    assert (cudnn.allow_tf32, matmul.allow_tf32) == (False, False)  # and neither raises an error
+assert read() == before, (before, read())
+images = torch.zeros(2, 3, 32, 32, dtype=torch.uint8)
+data.normalize(images)
+assert training.predict(nets.build("PytorchNN", "lenet"), images).shape == (2, 10)
+assert read() == before, (before, read())
+"""
+
+
+@pytest.mark.skipif(not hasattr(torch.backends.cuda.matmul, "fp32_precision"), reason="a release without new settings")
+@pytest.mark.parametrize("setting", NEW_SETTINGS.values(), ids=NEW_SETTINGS)
+def test_it_works_with_the_new_settings_of_tf32_and_puts_them_back(setting):
+    subprocess.run([sys.executable, "-c", COMPUTE.format(setting=setting)], check=True)
+
+
 def test_no_channels_last_on_apple_gpus():
     formats = [hardware.memory_format(torch.device(name)) for name in ("mps", "cuda", "cpu")]
     assert formats == [torch.contiguous_format, torch.channels_last, torch.channels_last]

@@ -88,12 +88,28 @@ def full_precision() -> Iterator[None]:
     """
     # Not with torch.backends.cudnn.flags: it would disable cuDNN, too, unless it is called with enabled=True.
     cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
-    before = cudnn.allow_tf32, matmul.allow_tf32
-    cudnn.allow_tf32 = matmul.allow_tf32 = False
+    parts = (matmul, getattr(cudnn, "conv", None), getattr(cudnn, "rnn", None))
+    # Both the old flags and, in newer releases of PyTorch, the new settings: reading one of them raises an error while
+    # the other one says something else.
+    wanted = [(part, "allow_tf32", False) for part in (cudnn, matmul)]
+    wanted += [(part, "fp32_precision", "ieee") for part in parts if hasattr(part, "fp32_precision")]
+    before = [(part, name, _read(part, name)) for part, name, _ in wanted]
     try:
+        for part, name, value in wanted:
+            setattr(part, name, value)
         yield
     finally:
-        cudnn.allow_tf32, matmul.allow_tf32 = before
+        for part, name, value in before:
+            if value is not None:
+                setattr(part, name, value)
+
+
+def _read(part: object, name: str) -> bool | str | None:
+    """Return a setting of PyTorch; None if it cannot be read because the new and the old settings disagree."""
+    try:
+        return getattr(part, name)
+    except RuntimeError:
+        return None
 
 
 def move(net: torch.nn.Module, device: torch.device) -> None:
