@@ -165,6 +165,36 @@ class Other(nn.Module):
         return self.lstm(self.norm(self.conv(x)).flatten(2).mT)[0] @ self.matrix
 
 
+class Composed(nn.Module):
+    """Writes `values` into one channel of 4-bit activations, and calls its layers by keyword."""
+
+    def __init__(self, values):
+        super().__init__()
+        self.first, self.act, self.last = nn.Conv2d(3, 8, 3), act(4), nn.Conv2d(8, 8, 3)
+        self.values = values
+
+    def forward(self, x):
+        y = self.act(self.first(input=x)).clone()
+        if self.values is not None:
+            y[:, 0] = self.values(x)
+        return self.last(input=y)
+
+
+@pytest.mark.parametrize(
+    ("values", "bits"),
+    [
+        (None, 4),
+        (lambda x: x[:, 0, 1:-1, 1:-1].sigmoid(), 32),
+        (lambda x: x[:, 0, 1:-1, 1:-1], 8),
+        (lambda x: 0.3, 32),
+    ],
+)
+def test_values_that_are_written_into_a_tensor_count_and_layers_may_be_called_by_keyword(values, bits):
+    table = costs.layers(Composed(values), (3, 8, 8))
+    assert table["A"].tolist() == [8, bits]
+    assert table["MACs"].tolist() == [8 * 27 * 36, 8 * 72 * 16]
+
+
 def test_weights_that_are_not_counted_are_named():
     with pytest.warns(UserWarning, match="MACs are not counted for Other, unused, lstm of Other"):
         table = costs.layers(Other(), (3, 8, 8))

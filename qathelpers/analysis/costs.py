@@ -154,26 +154,28 @@ def _count(net: nn.Module, image: tuple[int, ...] | None, calls: list[Call]) -> 
     rows: dict[nn.Module, dict] = {}
     names = {module: name for name, module in net.named_modules()}
 
-    def before_layer(module: nn.Module, inputs: tuple) -> None:
-        bits = _enabled_bits(module, "input_quant") or _bits(inputs[0])
+    def before_layer(module: nn.Module, args: tuple, kwargs: dict) -> None:
+        bits = _enabled_bits(module, "input_quant") or _bits(_only(args, kwargs))
         row = rows.setdefault(module, _row(module) | {"MACs": 0, "A": 0, "BOPs": 0})
         row["A"] = max(row["A"], bits)
         row["now"] = bits
 
-    def after_layer(module: nn.Module, inputs: tuple, output: torch.Tensor) -> None:
-        row, macs = rows[module], _macs(module, _value(inputs[0]), _value(output))
+    def after_layer(module: nn.Module, args: tuple, kwargs: dict, output: torch.Tensor) -> None:
+        inputs = _value(_only(args, kwargs))
+        row, macs = rows[module], _macs(module, inputs, _value(output))
         row["MACs"] += macs
         row["BOPs"] += round(macs * row["W"] * row["now"])
         if not isinstance(module, DCTStem):
-            calls.append(Call(_value(inputs[0]).numel(), _value(output).numel(), row["now"]))
+            calls.append(Call(inputs.numel(), _value(output).numel(), row["now"]))
 
     def after_quantizer(module: nn.Module, _: tuple, output: torch.Tensor) -> None:
         bits = _enabled_bits(module, "act_quant") or _enabled_bits(module, "output_quant")
         if bits is not None:
             _value(output).bits = bits
 
-    hooks = [m.register_forward_pre_hook(before_layer) for m in names if isinstance(m, COUNTED)]
-    hooks += [m.register_forward_hook(after_layer) for m in names if isinstance(m, COUNTED)]
+    counted = [m for m in names if isinstance(m, COUNTED)]
+    hooks = [m.register_forward_pre_hook(before_layer, with_kwargs=True) for m in counted]
+    hooks += [m.register_forward_hook(after_layer, with_kwargs=True) for m in counted]
     quantizing = [m for m in names if hasattr(m, "act_quant") or hasattr(m, "output_quant")]
     hooks += [m.register_forward_hook(after_quantizer) for m in quantizing]
     parameter = next(net.parameters(), torch.zeros(1))
@@ -231,6 +233,8 @@ class _TrackBits(TorchFunctionMode):
             for tensor in result if isinstance(result, list | tuple) else [result]:
                 if isinstance(tensor, torch.Tensor):
                     tensor.bits = bits
+        elif name == "__setitem__":
+            args[0].bits = max(_bits(args[0]), _bits(args[2]))
         elif any(result is tensor for tensor in tensors):  # changed in place
             result.bits = FLOAT_BITS
         return result
@@ -246,6 +250,11 @@ def _evaluating(net: nn.Module) -> Iterator[None]:
     finally:
         for module, mode in modes.items():
             module.training = mode
+
+
+def _only(args: tuple, kwargs: dict) -> torch.Tensor:
+    """Return the input of a layer, which may be called with or without its name."""
+    return args[0] if args else next(iter(kwargs.values()))
 
 
 def _value(tensor: torch.Tensor) -> torch.Tensor:
