@@ -248,3 +248,22 @@ def test_the_caller_stops_within_a_batch(tiny, tmp_path):
     history = fit(lenet(), tiny, 2, recipe=RECIPE, device="cpu", folder=tmp_path, **callbacks)
     assert len(history) == 1 and sum(share > 0.5 for share in shares) == 1
     assert "stopped in epoch 2 of 2" in lines[-1]
+
+
+def test_a_callback_that_predicts_does_not_change_the_training(tiny):
+    few, options = tiny.take(96, 32), {"recipe": Recipe(batch_size=32, augment=False), "device": "cpu"}
+    rows, nets = [], []
+    for predicts in (False, True):
+        net, modes = lenet(), []
+
+        def on_batch(share, net=net, modes=modes, predicts=predicts):
+            modes.append(net.training)
+            if predicts:
+                predict(net, few.test_images)
+
+        rows.append(fit(net, few, 2, on_batch=on_batch, **options).rows)
+        nets.append(net)
+        assert modes == [True] * 6
+    assert all((rows[0][column] == rows[1][column]).all() for column in ("train_loss", "train_acc", "test_loss"))
+    first, second = (net.state_dict() for net in nets)
+    assert all(torch.equal(value, second[key]) for key, value in first.items())

@@ -4,7 +4,7 @@ import contextlib
 import functools
 import itertools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import torch
@@ -27,6 +27,7 @@ from .history import History
 from .optimizers import make_optimizers, set_learning_rates
 from .run import Run, identity
 
+Batch = tuple[torch.Tensor, torch.Tensor]  # images and labels
 BATCHNORM_BATCHES = 20
 print_line = functools.partial(print, flush=True)  # flushed, so that a log file can be followed during a training
 
@@ -157,11 +158,10 @@ def train_epoch(
     on_batch: Callable[[float], None],
 ) -> tuple[float, float]:
     """Train on all batches once; return the mean loss (as in `evaluate`, without label smoothing) and the accuracy."""
-    net.train()
     tally, first, total_steps = Tally(), epoch * len(batches), run.epochs * len(batches)
     waits_for_nothing = batches.labels.device.type == "cpu"  # a GPU would have to finish the step first
     with fused(net):
-        for step, (images, labels) in enumerate(batches.epoch(epoch, side), start=first):
+        for step, (images, labels) in enumerate(_in_training_mode(net, batches.epoch(epoch, side)), start=first):
             set_learning_rates(optimizers, step / total_steps, run.recipe.final_lr)
             tally.add(train_step(net, images, labels, optimizers, run.recipe), labels)
             if waits_for_nothing and not tally.losses[-1].isfinite():
@@ -205,7 +205,19 @@ def recalibrate_batchnorm(net: nn.Module, batches: Batches, epoch: int, side: in
     """
     first = itertools.islice(batches.epoch(epoch, side), BATCHNORM_BATCHES)
     with fused(net):
-        update_bn((in_its_format(net, images) for images, _ in first), net)
+        update_bn((in_its_format(net, images) for images, _ in _in_training_mode(net, first)), net)
+
+
+def _in_training_mode(net: nn.Module, batches: Iterable[Batch]) -> Iterator[Batch]:
+    """Yield batches, and put `net` into training mode before each one.
+
+    A callback, or another cell while a panel trains, may have called `predict`, which leaves the net in eval mode.
+    """
+    net.train()  # all of its modules, whatever their modes are
+    for batch in batches:
+        if not net.training:
+            net.train()
+        yield batch
 
 
 @contextlib.contextmanager
