@@ -16,6 +16,7 @@ from ..nets.identity import structure_digest
 from ..nets.recipe import Recipe
 from .evaluation import as_logits, cannot_process, in_its_format
 
+SIGMOIDS = ("SigmoidBackward0", "HardsigmoidBackward0")
 USE_ADAM = f"Recipe(optimizer='adam', lr={ADAM_LR})"
 
 
@@ -28,7 +29,8 @@ def check_training(net: nn.Module, dataset: Dataset, recipe: Recipe) -> list[str
     Raises:
         CourseError: If the data is not valid (`Dataset.check`), if the last batch of an epoch has one image, which
             BatchNorm cannot be trained on, if the net cannot process images of this size and number of channels, if it
-            has too few outputs or returns probabilities, or if Muon would harm a net that `build` did not make.
+            has too few outputs or ends in a Softmax or a Sigmoid, or if Muon would harm a net that `build` did not
+            make.
     """
     has_batchnorm = any(isinstance(module, _BatchNorm) for module in net.modules())
     dataset.check(recipe.batch_size if has_batchnorm else None)
@@ -47,11 +49,27 @@ def _check_logits(net: nn.Module, dataset: Dataset) -> None:
             f"{name} has {logits.shape[1]} outputs, but the data has {classes} classes: build the net with "
             f"classes={classes}."
         )
+    if _ends_in_sigmoid(logits):
+        raise CourseError(
+            f"{name} ends in a Sigmoid, but the training computes a softmax of the net's outputs, so it would hardly "
+            "learn from values between 0 and 1: remove the Sigmoid at the end of the net."
+        )
     if bool((logits >= 0).all()) and torch.allclose(logits.sum(1), torch.ones(2, device=logits.device), atol=1e-3):
         raise CourseError(
             f"{name} returns probabilities, but the training computes the softmax itself, so the net would hardly "
             "learn: remove the Softmax at the end of the net."
         )
+
+
+def _ends_in_sigmoid(logits: torch.Tensor) -> bool:
+    """Return whether logits are values from 0 to 1 that a Sigmoid computed; they may have been reshaped since."""
+    if bool((logits < 0).any() or (logits > 1).any()):
+        return False
+    operation = logits.grad_fn
+    while operation is not None and operation.name() not in SIGMOIDS:
+        inputs = operation.next_functions
+        operation = inputs[0][0] if len(inputs) == 1 else None
+    return operation is not None
 
 
 def _is_built_for(net: nn.Module, dataset: Dataset) -> bool:
@@ -103,7 +121,8 @@ def _logits(net: nn.Module, images: torch.Tensor) -> torch.Tensor:
     device = parameter.device
     pair = in_its_format(net, normalize(images.expand(2, -1, -1, -1).to(device)))
     try:
-        with torch.random.fork_rng([device] if device.type == "cuda" else []):  # dropout draws random numbers
+        drawing = torch.random.fork_rng([device] if device.type == "cuda" else [])  # dropout draws random numbers
+        with drawing, torch.enable_grad():  # so that the logits know from which operation they come
             output = copy.deepcopy(net).train()(pair)
     except Exception as error:  # a net of your own can raise anything
         if hardware.is_used_up(error):

@@ -119,6 +119,8 @@ WRONG = [
     ("labels of another data set", lambda: evaluate(linear(), Batches(IMAGES, LABELS + 5)), ["(60, 10)", "14"]),
     ("probabilities from a layer", lambda: fit(linear(nn.Softmax(1))), ["Sequential", "probabilities", "Softmax"]),
     ("probabilities", lambda: fit(Returning(lambda x: x.softmax(1))), ["Returning", "probabilities", "Softmax"]),
+    ("a Sigmoid at the end", lambda: fit(linear(nn.Sigmoid())), ["Sequential", "Sigmoid"]),
+    ("a Sigmoid in forward", lambda: fit(Returning(lambda x: x.sigmoid()[:, :, None].flatten(1))), ["Sigmoid"]),
     ("Muon for constant scales", lambda: fit(constant_scale(), recipe=Recipe()), ["Sequential", "Muon", "adam"]),
     ("text as a callback", lambda: fit(linear(), on_epoch="x"), ["on_epoch", "'x'"]),
     ("number as a callback", lambda: fit(linear(), on_batch=3), ["on_batch", "3"]),
