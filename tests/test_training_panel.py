@@ -209,6 +209,15 @@ def test_the_files_of_a_stopped_run_that_are_gone_are_named_and_nothing_is_train
     assert len(panel.history) == 1 and not panel.train.disabled
 
 
+def test_accuracy_on_validation_images_is_called_that(tiny):
+    panel = TrainingPanel(tiny.validation_split(100), name="TernaryNN", arch="lenet", epochs=1)
+    panel.batch_size.value = 64
+    panel.train.click()
+    assert panel.wait(60) and len(panel.history) == 1
+    for shown in (panel.status, panel.monitor.title, panel.monitor.curves):
+        assert "validation" in shown.value and "test accuracy" not in shown.value
+
+
 def test_a_second_click_starts_no_second_training(panel, brake):
     threads = threading.active_count()
     panel.train.click()

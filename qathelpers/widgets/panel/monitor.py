@@ -122,10 +122,10 @@ class Monitor(ipw.VBox):
         if training.error:
             self.say(training.error, "error")
         elif training.phase == FINISHED:
-            accuracy = training.history.test_acc
+            held_out, accuracy = training.history.held_out, training.history.test_acc
             self.say(
-                f"Done: {training.label} has a test accuracy of {accuracy:.4f} after {counted(epochs, 'epoch')}. "
-                f"Its files are {training.name}.* in {settings.short(training.folder)}."
+                f"Done: {training.label} has a {held_out} accuracy of {accuracy:.4f} after "
+                f"{counted(epochs, 'epoch')}. Its files are {training.name}.* in {settings.short(training.folder)}."
             )
         elif kept:
             self.say(
@@ -157,7 +157,7 @@ class Monitor(ipw.VBox):
         accuracies = self.training.history["test_acc"]
         best = f"best so far {max(accuracies):.1%}, guessing {self._guessing:.1%}"
         return (
-            f'<div><span class="qat-number">{accuracies[-1]:.1%}</span> test accuracy '
+            f'<div><span class="qat-number">{accuracies[-1]:.1%}</span> {self.training.history.held_out} accuracy '
             f'<span class="qat-quiet">({best})</span></div>'
         )
 
@@ -168,9 +168,10 @@ class Monitor(ipw.VBox):
     def _draw_curves(self) -> None:
         own = curve_of(self.training)
         curves = [*(curve for curve in EARLIER.get(_key(self.training), []) if curve.label != own.label), own]
-        drawn = svg.accuracy(curves, self.training.epochs, self._guessing)
+        held_out = self.training.dataset.held_out
+        drawn = svg.accuracy(curves, self.training.epochs, self._guessing, held_out)
         entries = [_legend_entry(curve, curve is own) for curve in reversed(curves)]
-        split = '<span class="qat-quiet">solid: test, dashed: training</span>'
+        split = f'<span class="qat-quiet">solid: {held_out}, dashed: training</span>'
         self.curves.value = f'{drawn}<div class="qat-legend">{"".join(entries)}{split}</div>'
 
     def _draw_weights(self) -> None:
@@ -250,7 +251,7 @@ def data_title(dataset: Dataset) -> str:
 
 
 def _key(training: Training) -> tuple:
-    return training.dataset.name, len(training.dataset.classes)
+    return training.dataset.name, len(training.dataset.classes), training.dataset.held_out
 
 
 def _legend_entry(curve: svg.Curve, is_current: bool) -> str:

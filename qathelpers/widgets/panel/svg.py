@@ -103,13 +103,14 @@ def shade_of(name: str) -> str:
     return COLOURS.get(name.split("-")[0], OTHER)
 
 
-def accuracy(curves: Sequence[Curve], epochs: int, guessing: float) -> str:
+def accuracy(curves: Sequence[Curve], epochs: int, guessing: float, held_out: str = "test") -> str:
     """Return a chart of the accuracy per epoch: the last curve is the current run, those before it are drawn thin.
 
     Args:
-        curves: The runs; training dashed, test solid.
+        curves: The runs; training dashed, test (or validation) solid.
         epochs: Number of epochs of the current run; the axis is longer if an earlier run has more epochs.
         guessing: The accuracy of guessing, 0 to 1, which is drawn as a dotted line.
+        held_out: Which accuracy the solid lines show, "test" or "validation".
     """
     longest = max([epochs, 2, *(len(curve.test) for curve in curves)])
     chart = Chart(250, (0, longest), (0, 1), "epoch")
@@ -125,7 +126,9 @@ def accuracy(curves: Sequence[Curve], epochs: int, guessing: float) -> str:
             chart.line(enumerate(curve.train, start=1), style)
         chart.line(test, f'stroke="{shade}" stroke-width="{width}" stroke-linejoin="round"')
         chart.dots(test if is_current and len(test) < 20 else test[-1:], shade)
-    ends = "; ".join(f"{curve.label} has a test accuracy of {curve.test[-1]:.3f}" for curve in curves if curve.test)
+    ends = "; ".join(
+        f"{curve.label} has a {held_out} accuracy of {curve.test[-1]:.3f}" for curve in curves if curve.test
+    )
     return chart.svg(f"Line chart of the accuracy over {longest} epochs. {ends or 'No epoch is finished yet'}.")
 
 
