@@ -84,7 +84,7 @@ data_option = _data_option(NAMES, help="Default: QAT_DATA, or auto.")
 recorded_data_option = _data_option(REAL_NAMES, default="cifar10", show_default=True)
 seed_option = click.option("--seed", type=click.IntRange(0, MAX_SEED), default=0, show_default=True)
 set_option = click.option("--set", "changes", multiple=True, metavar="SETTING=VALUE", help=SET_HELP)
-overwrite_option = click.option("--overwrite", is_flag=True, help="Replace finished runs that have other settings.")
+overwrite_option = click.option("--overwrite", is_flag=True, help="Replace runs that have other settings.")
 epochs_type = click.IntRange(1, MAX_EPOCHS)
 
 
@@ -116,7 +116,8 @@ def train_command(
     """Train one net; ask for the number of epochs and the name if they are not given.
 
     A finished run with the same settings is loaded. With more epochs, the net is trained again from the beginning. A
-    finished run with other settings or more epochs is replaced only with --overwrite.
+    finished run with other settings or more epochs, or an interrupted run with other settings, is replaced only with
+    --overwrite.
     """
     recipe = changed(build(name, arch).spec.recipe, changes)
     options = {"arch": arch, "seed": seed, "recipe": recipe, "overwrite": overwrite}

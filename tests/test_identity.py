@@ -127,11 +127,18 @@ def test_an_interrupted_run_is_not_resumed_with_another_quantizer(tiny, tmp_path
         raise KeyboardInterrupt
 
     few, lines = tiny.take(60, 60), []
-    for weight in (quantizers.BinaryWeight, quantizers.TernaryWeight):
+    options = {"device": "cpu", "folder": tmp_path, "on_epoch": stop, "log": lines.append}
+
+    def train(weight, **more):
         net = build(Scheme("MyNN", "W1A32", weight, None, weight), "lenet")
-        fit(net, few, 2, device="cpu", folder=tmp_path, on_epoch=stop, log=lines.append, on_batch=lambda share: None)
+        fit(net, few, 2, on_batch=lambda share: None, **options, **more)
+
+    train(quantizers.BinaryWeight)
+    with pytest.raises(CourseError, match=r"MyNN\.resume\.safetensors.*net_sha256"):
+        train(quantizers.TernaryWeight)
+    train(quantizers.TernaryWeight, overwrite=True)
     assert not any("resumed" in line for line in lines)
-    assert str(Run.open(tmp_path, "MyNN").resume_path) in capsys.readouterr().out
+    assert any(str(Run.open(tmp_path, "MyNN").resume_path) in line for line in lines)
 
 
 def test_the_digest_does_not_depend_on_the_process():

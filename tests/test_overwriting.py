@@ -1,4 +1,7 @@
-"""A finished run is only replaced by the same one, by a longer one, or with overwrite=True, and then with a word."""
+"""A finished run is only replaced by the same one, by a longer one, or with overwrite=True, and then with a word.
+
+An interrupted run is only replaced with overwrite=True.
+"""
 
 from dataclasses import replace
 
@@ -77,6 +80,28 @@ def test_the_same_and_a_longer_run_replace_a_finished_one_when_they_are_finished
     history = fit(linear(), few, epochs, **options, log=lines.append)
     assert len(history) == len(History.load(tmp_path / "Sequential.npy")) == epochs
     assert checkpoint.read_config(tmp_path / "Sequential.safetensors")["epochs"] == epochs
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 4])
+def test_an_interrupted_run_with_other_settings_stays_and_can_be_finished(few, tmp_path, epochs):
+    def stop_after_two(history):
+        if len(history) == 2:
+            raise KeyboardInterrupt
+
+    options = QUIET | {"folder": tmp_path, "recipe": SMALL}
+    fit(linear(), few, 3, **options, on_epoch=stop_after_two, log=lambda line: None)
+    before, steps, lines = contents(tmp_path), [], []
+    named = ("Sequential.resume.safetensors", "2 of 3", f"epochs 3, here {epochs}", "overwrite=True")
+    with pytest.raises(CourseError) as caught:
+        fit(linear(), few, epochs, **options | {"on_batch": steps.append})
+    assert all(word in str(caught.value) for word in named)
+    assert contents(tmp_path) == before and not steps
+    if epochs == 1:
+        assert len(fit(linear(), few, epochs, **options, overwrite=True, log=lines.append)) == 1
+        assert any("2 of 3" in line for line in lines) and not (tmp_path / "Sequential.resume.safetensors").exists()
+    else:
+        assert len(fit(linear(), few, 3, **options, log=lines.append)) == 3
+        assert any("resumed after epoch 2" in line for line in lines)
 
 
 @pytest.mark.parametrize("kind", ["safetensors", "pickle"])

@@ -53,7 +53,7 @@ def plan(
 ) -> tuple[nn.Module, Run]:
     """Return a new net and its run, as `load_or_train` trains it.
 
-    `overwriting.refusal(run)` says whether a finished run is in its way.
+    `overwriting.refusal(run)` says whether another run is in its way.
     """
     net = build_for(dataset, name, arch, seed)
     return net, Run.plan(net, dataset, epochs, recipe=recipe, seed=seed, folder=run_folder(dataset.name, arch))
@@ -78,7 +78,7 @@ def load_or_train(
         arch: Name of the architecture.
         seed: Seed of initialization and training.
         recipe: How to train; by default the net's own recipe.
-        overwrite: Whether a finished run with other settings may be replaced; see `fit`.
+        overwrite: Whether a run with other settings may be replaced; see `fit`.
 
     Returns:
         The trained net and its history.

@@ -110,14 +110,14 @@ def run(
         dataset: The data, which is needed to recognize finished runs.
         workers: Number of trainings at a time; by default one per GPU, or one per core without a GPU.
         scheduler: Address of a running Dask cluster; without one, workers are started on this machine.
-        overwrite: Whether finished runs with other settings may be replaced; see `fit`.
+        overwrite: Whether runs with other settings may be replaced; see `fit`.
 
     Returns:
         The jobs that failed.
 
     Raises:
-        CourseError: If Dask is not installed, the scheduler does not answer, or a training would replace a finished run
-            with other settings. Nothing is trained then.
+        CourseError: If Dask is not installed, the scheduler does not answer, or a training would replace a run with
+            other settings. Nothing is trained then.
     """
     missing = [name for name in PACKAGES if not importlib.util.find_spec(name)]
     if missing:
@@ -149,7 +149,7 @@ def train(job: Job, threads: int, config: dict, overwrite: bool = False) -> floa
         job: What to train.
         threads: Number of threads of PyTorch.
         config: That of the run as the sweep has planned it.
-        overwrite: Whether a finished run with other settings may be replaced.
+        overwrite: Whether a run with other settings may be replaced.
 
     Raises:
         CourseError: If this machine would train another run, because its data or its environment variables differ.
@@ -229,7 +229,7 @@ def _watch(futures: dict, runs: dict[Job, Run]) -> list[Job]:
                 waiting.remove(future)
                 job = futures[future]
                 if future.status == "finished":
-                    bar.write(f"{job}: test accuracy {future.result():.4f}")
+                    bar.write(f"{job}: {History(runs[job].config).held_out} accuracy {future.result():.4f}")
                 else:
                     failed.append(job)
                     bar.write(f"{job}: {future.exception()}; see the log {settings.short(job.log_path)}")

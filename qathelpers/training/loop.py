@@ -61,8 +61,9 @@ def fit(
         folder: Where to save history (`<name>.npy` and `.json`), weights (`<name>.safetensors`) and, after each epoch,
             a resume file. To continue an interrupted training, repeat the call. On a CPU, the result is then bit for
             bit that of an uninterrupted training.
-        overwrite: Whether the files of a finished run with other settings may be replaced. Without it, only a run with
-            the same settings and at most as many epochs is replaced. The old files stay until this run is finished.
+        overwrite: Whether the files of a run with other settings may be replaced. Without it, only a finished run with
+            the same settings and at most as many epochs is replaced, and an interrupted run is only continued. The
+            files of a finished run stay until this one is finished.
         on_epoch: Called with the history after each epoch.
         on_batch: Called after each batch with the share of the training that is done (0 to 1), instead of showing a
             progress bar.
@@ -72,9 +73,9 @@ def fit(
         The history of the training.
 
     Raises:
-        CourseError: If the net cannot be trained on this data, the folder has a finished run that must not be replaced
-            or cannot be written, another process is training this net there, memory runs out, or the loss
-            becomes NaN or infinite.
+        CourseError: If the net cannot be trained on this data, the folder has a run that must not be replaced or
+            cannot be written, another process is training this net there, memory runs out, or the loss becomes
+            NaN or infinite.
         ValueError: If an argument has the wrong type or is out of range.
     """
     run = Run.plan(net, dataset, epochs, recipe=recipe, seed=seed, device=device, folder=folder)

@@ -1,4 +1,4 @@
-"""Never replace a finished run without a word."""
+"""Never replace a run without a word, neither a finished nor an interrupted one."""
 
 import os
 from pathlib import Path
@@ -16,10 +16,11 @@ WAY_OUT = (
 
 
 def refusal(run: Run) -> str:
-    """Return a sentence if a training of `run` would replace a finished run that it must not replace, else "".
+    """Return a sentence if a training of `run` would replace a run that it must not replace, else "".
 
     A finished run may be replaced by one with the same settings and at least as many epochs. With more epochs, the
-    training starts again: its learning rates depend on the number of epochs.
+    training starts again: its learning rates depend on the number of epochs. The finished epochs of an interrupted run
+    may only be continued with the same settings.
 
     Raises:
         Unreadable: If files exist but cannot be read now: a training would replace them.
@@ -34,7 +35,7 @@ def refusal(run: Run) -> str:
 
 
 def check(run: Run, overwrite: bool) -> list[str]:
-    """Check that a training of `run` replaces no finished run with other settings, unless `overwrite` is true.
+    """Check that a training of `run` replaces no run with other settings, unless `overwrite` is true.
 
     After this check, `run` keeps the files of a finished run until it is finished itself.
 
@@ -43,7 +44,8 @@ def check(run: Run, overwrite: bool) -> list[str]:
 
     Raises:
         Unreadable: If files exist but cannot be read now: a training would replace them.
-        CourseError: If there is a finished run with other settings or with more epochs, or a file of another program.
+        CourseError: If there is a finished run with other settings or with more epochs, an interrupted run with other
+            settings, or a file of another program.
     """
     check_type("overwrite", overwrite, bool, "True or False")
     if run.folder is None:
@@ -55,8 +57,34 @@ def check(run: Run, overwrite: bool) -> list[str]:
             raise CourseError(f"{path} holds {_title(config)} with other settings ({changes}): {WAY_OUT}.")
         settings = f" with other settings ({changes})" if changes else ""
         lines.append(f"{path} holds {_title(config)}{settings}: it is replaced when this training is finished.")
+    interrupted = _interrupted(run)
+    if interrupted and not overwrite:
+        raise CourseError(f"{interrupted}: finish it with its own settings, {WAY_OUT}.")
+    if interrupted:
+        lines.append(f"{interrupted}: they are replaced.")
     run.keeps_finished = bool(finished)
     return lines
+
+
+def _interrupted(run: Run) -> str:
+    """Say which epochs of an interrupted run with other settings are in the resume file of `run`; "" if there are none.
+
+    `Run.read_resume` tells about a file that cannot be used.
+    """
+    if not os.path.exists(run.resume_path) or run.resume_path.is_dir():
+        return ""
+    try:
+        header = checkpoint.read(run.resume_path)[1]
+    except Unreadable:
+        raise
+    except CourseError:
+        return ""
+    config, rows = header["config"], header.get("rows")
+    if not isinstance(rows, list) or not rows or "epochs" not in config:
+        return ""
+    changes = _changes(config, run.config)
+    kept = f"{len(rows)} of {config['epochs']} epochs of an interrupted run of {config.get('name', run.name)}"
+    return f"{run.resume_path} holds {kept} with other settings ({changes})" if changes else ""
 
 
 def _finished(run: Run) -> tuple[dict[Path, dict], list[str]]:
@@ -93,7 +121,8 @@ def _title(config: dict) -> str:
     if "name" not in config:
         return "a net of another program"
     accuracy = config.get("test_acc")
-    return f"a finished run of {config['name']}" + (f" (test accuracy {accuracy:.4f})" if accuracy else "")
+    kind = config.get("evaluated_on", "test")
+    return f"a finished run of {config['name']}" + (f" ({kind} accuracy {accuracy:.4f})" if accuracy else "")
 
 
 def _changes(config: dict, wanted: dict) -> str:
