@@ -163,6 +163,77 @@ def test_the_mark_of_an_older_version_counts_as_none(machine, course, pip, conte
     assert len(pip.installs) == 1
 
 
+def build(course):
+    return json.loads((course / ".venv" / ".ready").read_text(encoding="utf-8"))["torch"]
+
+
+@pytest.mark.parametrize(("first", "then"), [("auto", "cuda"), ("cpu", "cuda"), ("cuda", "cpu")])
+def test_another_build_replaces_the_installed_one_once_and_auto_leaves_it(machine, course, pip, first, then):
+    install.complete(course, ["lab"], first)
+    pip.calls.clear()
+    install.complete(course, ["lab"], then)
+    (torch, _), (rest, _) = pip.installs
+    assert "--force-reinstall" in torch and torch[-2:] == ["torch>=2.6", "torchvision>=0.21"]
+    assert (install.CPU_BUILDS in torch) == (then == "cpu") and rest[-2] == "--editable"
+    assert build(course) == then
+    pip.calls.clear()
+    for choice in ("auto", then):
+        install.complete(course, ["lab"], choice)
+    assert pip.calls == []
+
+
+def test_auto_keeps_the_build_when_an_extra_is_added(machine, course, pip):
+    install.complete(course, ["lab"], "cuda")
+    install.complete(course, ["deploy"])
+    assert build(course) == "cuda" and not any(install.CPU_BUILDS in command for command, _ in pip.installs)
+
+
+def test_a_build_that_cannot_replace_the_installed_one_leaves_it(machine, course, pip, capsys):
+    install.complete(course, ["lab"], "cuda")
+    pip.failing = (install.CPU_BUILDS,)
+    install.complete(course, ["lab"], "cpu")
+    assert build(course) == "cuda" and install.CPU_BUILDS in capsys.readouterr().out
+
+
+def test_a_replacement_that_fails_half_way_is_completed_by_the_next_call(machine, course, pip):
+    install.complete(course, ["lab", "test"], "cpu")
+    pip.failing = ("--editable",)
+    with pytest.raises(SystemExit):
+        install.complete(course, ["lab"], "cuda")
+    pip.failing = ()
+    pip.calls.clear()
+    install.complete(course, ["lab"])
+    assert build(course) == "cuda" and pip.installs[-1][0][-1] == ".[lab,test]"
+
+
+@pytest.mark.parametrize("processor", ["AMD64", "ARM64"])
+def test_on_windows_cuda_comes_from_the_index_of_pytorch_or_not_at_all(machine, course, pip, processor):
+    machine("Windows", processor)
+    pip.failing = (install.CUDA_BUILDS,)
+    with pytest.raises(SystemExit):
+        install.complete(course, ["lab"], "cuda")
+    assert not any("--editable" in command for command, _ in pip.installs)
+    pip.failing = ()
+    pip.calls.clear()
+    install.complete(course, ["lab"], "cuda")
+    assert [install.CUDA_BUILDS in command for command, _ in pip.installs] == [True, False]
+
+
+def test_on_macos_cuda_is_refused_before_anything_is_created(machine, course, pip):
+    machine("Darwin", "arm64")
+    with pytest.raises(SystemExit, match="macOS"):
+        install.complete(course, ["lab"], "cuda")
+    assert pip.calls == []
+
+
+def test_a_bundle_has_one_build(machine, course, pip, capsys):
+    (course / "wheels").mkdir()
+    (course / "wheels" / wheels.NOTE).write_text(wheels.here(), encoding="utf-8")
+    for choice in ("cpu", "cuda"):
+        install.complete(course, ["lab"], choice)
+    assert len(pip.installs) == 1 and "cuda" in capsys.readouterr().out
+
+
 def test_a_bundle_is_installed_without_a_network(machine, course, pip):
     (course / "wheels").mkdir()
     (course / "wheels" / wheels.NOTE).write_text(wheels.here(), encoding="utf-8")
@@ -180,7 +251,8 @@ def test_a_bundle_for_another_python_is_refused_before_anything_is_created(machi
 
 
 def test_the_course_asks_for_torch_and_torchvision_alone():
-    packages = install.cpu_command(Path("python"), (ROOT / "pyproject.toml").read_text(encoding="utf-8"))[11:]
+    pyproject = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    packages = install.torch_command(Path("python"), pyproject, install.CPU_BUILDS)[11:]
     assert [package.split(">")[0] for package in packages] == ["torch", "torchvision"]
 
 
@@ -203,7 +275,7 @@ def test_it_runs_before_anything_is_installed():
 @pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
 def test_make_hands_its_settings_on():
     command = ["make", "--dry-run", "environment", "TORCH=cpu", "PYTHON=python9"]
-    assert "python9 tools/install.py --torch cpu" in subprocess.check_output(command, cwd=ROOT, text=True)
+    assert '"python9" tools/install.py --torch cpu' in subprocess.check_output(command, cwd=ROOT, text=True)
     assert "tools/install.py --torch auto deploy" in subprocess.check_output(
         ["make", "--dry-run", "notebooks"], cwd=ROOT, text=True
     )

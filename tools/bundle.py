@@ -53,8 +53,8 @@ def collect_wheels(folder: Path) -> None:
     there = folder / "wheels"
     pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--wheel-dir", str(there)]
     torch = [f"{name}=={metadata.version(name)}" for name in ("torch", "torchvision")]
-    if "+cpu" in metadata.version("torch"):
-        subprocess.run([*pip, "--index-url", install.CPU_BUILDS, *torch], check=True)
+    if build := metadata.version("torch").partition("+")[2]:  # such as cpu or cu130, from PyTorch's own index
+        subprocess.run([*pip, "--index-url", f"{install.BUILDS}/{build}", *torch], check=True)
     links = ["--find-links", str(there)]
     subprocess.run([*pip, *links, f"{folder}[{','.join(install.EXTRAS)}]", *torch, "setuptools", "wheel"], check=True)
     for left in (*there.glob("qathelpers-*"), folder / "build", *folder.glob("*.egg-info")):

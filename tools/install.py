@@ -3,8 +3,9 @@
 The Makefile runs this file before anything is installed, so it uses the standard library only. Without make, run
 `python tools/install.py`, or `python tools/install.py --help` for the options.
 
-The environment is complete if the file `.venv/.ready` names all wanted extras and the requirements that
-`pyproject.toml` has now. Times of files do not matter, and a complete environment needs no network.
+The environment is complete if the file `.venv/.ready` names all wanted extras, the requirements that `pyproject.toml`
+has now, and the build of PyTorch, if you ask for one. Times of files do not matter, and a complete environment needs no
+network.
 """
 
 from __future__ import annotations
@@ -26,7 +27,14 @@ else:  # run as a file
     import wheels
 
 ROOT = Path(__file__).resolve().parent.parent
-CPU_BUILDS = "https://download.pytorch.org/whl/cpu"  # PyTorch's own index of builds without CUDA
+BUILDS = "https://download.pytorch.org/whl"
+CPU_BUILDS = f"{BUILDS}/cpu"  # PyTorch's own index of builds without CUDA
+CUDA_BUILDS = f"{BUILDS}/cu130"  # and of builds with CUDA 13.0, also for Windows
+FROM_DEFAULT = (
+    "pip's default index provides it. On Linux, that build contains CUDA, a download of about 3 GB. (TORCH=cuda asks "
+    "for this build directly.)"
+)
+STAYS = "the build that is installed stays."
 OLDEST = (3, 10)
 EXTRAS = ("lab", "test")
 
@@ -54,28 +62,38 @@ def has_nvidia_gpu() -> bool:
     return listed.returncode == 0 and "GPU" in listed.stdout
 
 
-def takes_cpu_build(choice: str) -> bool:
-    """Return whether to ask for a build of PyTorch without CUDA.
+def default_has_cuda() -> bool:
+    """Return whether pip's default index provides a build of PyTorch with CUDA: only on Linux with an x86 processor."""
+    return platform.system() == "Linux" and platform.machine() == "x86_64"
+
+
+def index_of(choice: str) -> str | None:
+    """Return the index of PyTorch that has the wanted build, or None if pip's default index has it.
 
     Args:
-        choice: "cpu", "cuda", or "auto": only on Linux with an x86 processor does pip's default index provide a build
-            with CUDA, and there a machine without an NVIDIA GPU needs none.
+        choice: "cpu", "cuda", or "auto": a build without CUDA where pip's default index has one with CUDA, but the
+            machine has no NVIDIA GPU; elsewhere the build of pip's default index.
     """
-    if choice != "auto":
-        return choice == "cpu"
-    return platform.system() == "Linux" and platform.machine() == "x86_64" and not has_nvidia_gpu()
+    if choice == "cuda":
+        return None if default_has_cuda() else CUDA_BUILDS
+    if choice == "cpu" or (default_has_cuda() and not has_nvidia_gpu()):
+        return CPU_BUILDS
+    return None
 
 
-def cpu_command(python: Path, pyproject: str) -> list[str]:
-    """Return the command that installs PyTorch from the index of CPU builds; it fails fast without access to it.
+def torch_command(python: Path, pyproject: str, index: str | None, again: bool = False) -> list[str]:
+    """Return the command that installs PyTorch from an index; it fails at once if PyTorch's own is out of reach.
 
     Args:
         python: The Python of the environment.
         pyproject: The text of pyproject.toml, which has the versions of torch and torchvision.
+        index: An index of PyTorch, or None for pip's default index.
+        again: Replace the installed build, which pip would otherwise accept.
     """
     packages = re.findall(r'^\s*"(torch(?:vision)?[<>=][^"]*)"', pyproject, re.MULTILINE)
-    index = ["--index-url", CPU_BUILDS, "--retries", "0", "--timeout", "15"]
-    return [str(python), "-m", "pip", "install", "--quiet", *index, *packages]
+    replace = ["--force-reinstall", "--no-deps"] if again else []  # the course's requirements bring what is missing
+    source = ["--index-url", index, "--retries", "0", "--timeout", "15"] if index else []
+    return [str(python), "-m", "pip", "install", "--quiet", *replace, *source, *packages]
 
 
 def only_the_index() -> dict[str, str]:
@@ -85,30 +103,67 @@ def only_the_index() -> dict[str, str]:
     return kept | {"PIP_CONFIG_FILE": os.devnull}
 
 
-def install(root: Path, extras: list[str], choice: str) -> None:
-    """Install the course with `extras` into the `.venv` of `root`.
+def install_torch(python: Path, pyproject: str, choice: str, again: bool) -> str | None:
+    """Install PyTorch, unless the course's requirements bring the wanted build; return the build.
+
+    Returns:
+        "cpu"; "cuda"; "default" for that of pip's default index on other systems than Linux with an x86 processor; or
+        None if another build should be replaced by one for CPUs and their index is out of reach.
+
+    Raises:
+        subprocess.CalledProcessError: If the build with CUDA cannot be installed.
+    """
+    index, default = index_of(choice), "cuda" if default_has_cuda() else "default"
+    command = torch_command(python, pyproject, index, again)
+    if index == CPU_BUILDS:
+        if not subprocess.run(command, env=only_the_index(), capture_output=True).returncode:
+            return "cpu"
+        print(f"PyTorch could not be installed from {CPU_BUILDS}, so {STAYS if again else FROM_DEFAULT}", flush=True)
+        return None if again else default
+    if index or again:
+        subprocess.run(command, env=only_the_index() if index else None, check=True)
+    return "cuda" if index else default
+
+
+def install(root: Path, extras: list[str], choice: str, found: dict) -> str | None:
+    """Install the course with `extras` into the `.venv` of `root`; return the build of PyTorch, None if it is unknown.
+
+    Args:
+        root: The checkout.
+        extras: Tables of optional dependencies in pyproject.toml.
+        choice: "auto", "cpu" or "cuda".
+        found: What `.venv/.ready` says.
 
     Raises:
         subprocess.CalledProcessError: If the packages cannot be installed.
     """
-    bundle = root / "wheels"
+    bundle, build, offline = root / "wheels", found.get("torch"), {}
     if bundle.is_dir() and (reason := wheels.mismatch(bundle)):
         sys.exit(reason)
     subprocess.run([sys.executable, "-m", "venv", str(root / ".venv")], check=True)
-    python, offline = python_of(root / ".venv"), {}
+    python = python_of(root / ".venv")
     if bundle.is_dir():
         offline = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(bundle)}
-    elif takes_cpu_build(choice):
-        pyproject = (root / "pyproject.toml").read_text(encoding="utf-8")
-        tried = subprocess.run(cpu_command(python, pyproject), env=only_the_index(), capture_output=True)
-        if tried.returncode:
-            print(
-                f"PyTorch could not be installed from {CPU_BUILDS}, so pip's default index provides it. On Linux, that "
-                "build contains CUDA, a download of about 3 GB. (TORCH=cuda asks for this build directly.)",
-                flush=True,
-            )
+    else:
+        pyproject, again = (root / "pyproject.toml").read_text(encoding="utf-8"), wants_another(found, choice)
+        known = build if choice == "auto" and build in ("cpu", "cuda") else choice
+        build = install_torch(python, pyproject, known, again) or build
+        if again:  # if the next step fails, the environment is not complete any more
+            mark(root, "", extras, build)
     command = [str(python), "-m", "pip", "install", "--quiet", "--editable", f".[{','.join(extras)}]"]
     subprocess.run(command, env=os.environ | offline, cwd=root, check=True)
+    return build
+
+
+def wants_another(found: dict, choice: str) -> bool:
+    """Return whether another build of PyTorch is asked for than the one that is installed."""
+    return bool(found) and choice != "auto" and found.get("torch") != choice
+
+
+def mark(root: Path, checksum: str, extras: list[str], build: str | None) -> None:
+    """Write `.venv/.ready`."""
+    ready = {"requirements": checksum, "extras": extras, "torch": build}
+    (root / ".venv" / ".ready").write_text(json.dumps(ready), encoding="utf-8")
 
 
 def python_of(environment: Path) -> Path:
@@ -129,27 +184,35 @@ def complete(root: Path, extras: list[str], choice: str = "auto") -> None:
     """Install what the `.venv` of `root` lacks; do nothing if it lacks nothing."""
     found = installed(root)
     checksum = requirements((root / "pyproject.toml").read_text(encoding="utf-8"))
-    if found.get("requirements") == checksum and set(extras) <= set(found["extras"]):
+    if choice != "auto" and (root / "wheels").is_dir():
+        print(f"The bundle has one build of PyTorch, so the choice of {choice} changes nothing.", flush=True)
+        choice = "auto"
+    has_all = found.get("requirements") == checksum and set(extras) <= set(found["extras"])
+    if has_all and not wants_another(found, choice):
         return
+    if choice == "cuda" and platform.system() == "Darwin":
+        sys.exit("There is no build of PyTorch with CUDA for macOS: leave TORCH (--torch) at auto.")
     if sys.version_info < OLDEST:
         sys.exit("The course needs Python 3.10 or newer: choose one, as in make PYTHON=python3.12")
     extras = sorted({*extras, *found.get("extras", ())})
     try:
-        install(root, extras, choice)
+        build = install(root, extras, choice, found)
     except subprocess.CalledProcessError as error:
         sys.exit(
             f"The environment .venv could not be set up (exit code {error.returncode}, see above): check the network, "
             "then run the command again. Without a network, use a bundle (docs/install.md)."
         )
-    ready = {"requirements": checksum, "extras": extras}
-    (root / ".venv" / ".ready").write_text(json.dumps(ready), encoding="utf-8")
+    mark(root, checksum, extras, build)
 
 
 def main() -> None:
     """Run the command line described above."""
     parser = argparse.ArgumentParser(description="Create the environment .venv, or complete it.")
     parser.add_argument("extras", nargs="*", help="further extras of pyproject.toml, such as deploy")
-    help_ = "the build of PyTorch; auto: cpu on Linux without an NVIDIA GPU, else that of pip's default index"
+    help_ = (
+        "the build of PyTorch; auto: the installed one, else cpu on Linux without an NVIDIA GPU, else that of pip's "
+        "default index; cpu or cuda replaces another one"
+    )
     parser.add_argument("--torch", choices=("auto", "cpu", "cuda"), default="auto", help=help_)
     arguments = parser.parse_args()
     complete(ROOT, [*EXTRAS, *arguments.extras], arguments.torch)
