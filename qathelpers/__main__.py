@@ -93,7 +93,7 @@ def main() -> None:
     """Train low-bit neural networks on CIFAR-10."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # the user has closed it
-            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
         elif hasattr(getattr(sys, name), "reconfigure"):
             # Windows writes to files and pipes in an old encoding, which may lack a character of a path.
             getattr(sys, name).reconfigure(errors="backslashreplace")

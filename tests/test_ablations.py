@@ -32,6 +32,6 @@ def test_every_architecture_can_be_built():
 
 
 def test_the_page_explains_every_column_and_names_only_questions_that_are_there():
-    page = (FOLDER / "ablations.md").read_text()
+    page = (FOLDER / "ablations.md").read_text(encoding="utf-8")
     assert all(column in page for column in TABLE.columns)
     assert "recipe of XnorNN" in set(TABLE["question"])

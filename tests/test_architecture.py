@@ -37,7 +37,7 @@ def modules(package):
 def imports(name, path, known):
     """Return what the module `name` imports, as (dotted name, line); a module in `known` by its full name."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text())):  # also visits functions and `if TYPE_CHECKING`
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):  # also visits functions and `if TYPE_CHECKING`
         if isinstance(node, ast.Import):
             found |= {(alias.name, node.lineno) for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -69,7 +69,9 @@ def forbidden_imports(package):
             if target.split(".")[0] != package.name or own == other:
                 continue
             if floor(other) is None or floor(other) >= floor(own):
-                sentences.append(f"{path.relative_to(package.parent)}:{line}: {own} must not import {target}")
+                sentences.append(
+                    f"{path.relative_to(package.parent).as_posix()}:{line}: {own} must not import {target}"
+                )
     return sentences
 
 
@@ -116,7 +118,7 @@ def test_every_room_is_installed_and_the_tools_are_not():
         pytest.skip("needs tomllib")
     import tomllib
 
-    setuptools = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    setuptools = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
     folders = {module_name(path, ROOT) for path in PACKAGE.rglob("__init__.py")}
     assert set(setuptools["packages"]) == {"qathelpers.recorded", *folders}
 
@@ -141,7 +143,7 @@ def test_forbidden_imports_are_found(tmp_path, path, source, sentence):
     for file in ("__init__.py", "data/__init__.py", "nets/__init__.py", "nets/x.py", "widgets/__init__.py", path):
         (package / file).parent.mkdir(parents=True, exist_ok=True)
         (package / file).touch()
-    (package / path).write_text(source)
+    (package / path).write_text(source, encoding="utf-8")
     found = forbidden_imports(package)
     assert len(found) == (sentence is not None)
     assert all(line.startswith(f"qathelpers/{path}:") and line.endswith(sentence) for line in found)
@@ -152,5 +154,5 @@ def test_cycles_are_found(tmp_path):
     (package / "nets").mkdir(parents=True)
     sources = {"a": "from . import b", "b": "def f():\n    from .c import x", "c": "from ..nets.a import y", "d": ""}
     for name, source in {**sources, "__init__": "from . import a, d"}.items():
-        (package / "nets" / f"{name}.py").write_text(source)
+        (package / "nets" / f"{name}.py").write_text(source, encoding="utf-8")
     assert cycles(package) == ["qathelpers.nets.a -> qathelpers.nets.b -> qathelpers.nets.c -> qathelpers.nets.a"]

@@ -46,7 +46,9 @@ def at(course):
 
     def write(address, update=True):
         urls = f'\n[project.urls]\nRepository = "{address}"\n' if address is not None else ""
-        (course / "pyproject.toml").write_text(f'[project]\nname = "course"\nversion = "{VERSION}"\n{urls}')
+        (course / "pyproject.toml").write_text(
+            f'[project]\nname = "course"\nversion = "{VERSION}"\n{urls}', encoding="utf-8"
+        )
         if update:
             badges.update(course)
         return course
@@ -67,7 +69,11 @@ def test_every_notebook_gets_badge_and_address_and_the_readme_its_badges(at):
         assert opening.split("\n\n")[1] == badges.badge(GITHUB, VERSION, name)
         assert opening.split("\n\n")[2] == "After this notebook you can"
         assert f'ADDRESS = "{GITHUB}"' in setup
-        count = (course / "README.md").read_text().count(f"]({name}) {badges.badge(GITHUB, VERSION, name)} |")
+        count = (
+            (course / "README.md")
+            .read_text(encoding="utf-8")
+            .count(f"]({name}) {badges.badge(GITHUB, VERSION, name)} |")
+        )
         assert count == ("solutions" not in name)
 
 
@@ -131,8 +137,8 @@ def test_writing_twice_changes_nothing_and_removing_the_address_restores_all(at)
 def test_an_address_outside_github_has_no_badge(at):
     course = at(ELSEWHERE)
     for path in files(course)[1:]:
-        assert badges.IMAGE not in path.read_text() and ELSEWHERE in cells(path)[1].source
-    assert badges.IMAGE not in (course / "README.md").read_text()
+        assert badges.IMAGE not in path.read_text(encoding="utf-8") and ELSEWHERE in cells(path)[1].source
+    assert badges.IMAGE not in (course / "README.md").read_text(encoding="utf-8")
 
 
 def test_only_the_first_two_cells_change(at):

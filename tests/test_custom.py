@@ -90,7 +90,7 @@ def test_a_folder_that_is_already_split(pets, tmp_path):
     for kind in COLOURS:
         shutil.copytree(pets / kind, tmp_path / "split" / "train" / kind)
         save(tmp_path / "split" / "test" / kind / "1.jpg", COLOURS[kind])
-    (tmp_path / "split" / "README.txt").write_text("mine")
+    (tmp_path / "split" / "README.txt").write_text("mine", encoding="utf-8")
     dataset = from_folder(tmp_path / "split")
     assert (len(dataset.train_labels), len(dataset.test_labels)) == (30, 3)
     (tmp_path / "split" / "val" / "red").mkdir(parents=True)
@@ -133,7 +133,7 @@ def empty(folder):
 # What is wrong, how to make it so, what the sentence says.
 REFUSED = [
     ("no folder", lambda p: shutil.rmtree(p), r"pets does not exist"),
-    ("a file", lambda p: (shutil.rmtree(p), p.write_text("zip")), r"is a file: unpack"),
+    ("a file", lambda p: (shutil.rmtree(p), p.write_text("zip", encoding="utf-8")), r"is a file: unpack"),
     ("no classes", lambda p: [shutil.rmtree(p / kind) for kind in COLOURS], r"no class folders: put"),
     ("pictures without classes", lambda p: [(save(p / "a.png"), shutil.rmtree(p / k)) for k in COLOURS], r"no class"),
     ("one class", lambda p: [shutil.rmtree(p / kind) for kind in ("red", "blue")], r"only one class, green"),
@@ -142,7 +142,7 @@ REFUSED = [
     ("one picture", lambda p: (empty(p / "red"), save(p / "red" / "1.png")), r"class red .*only one picture"),
     ("a damaged picture", lambda p: (p / "red" / "3.png").write_bytes(b"\x89PNG"), r"red/3\.png .*damaged.*remove it"),
     ("an empty picture", lambda p: (p / "red" / "x.JPG").touch(), r"red/x\.JPG is empty.*remove it"),
-    ("text as a picture", lambda p: (p / "red" / "x.gif").write_text("hi"), r"red/x\.gif is not a picture.*remove it"),
+    ("text as picture", lambda p: (p / "red" / "x.gif").write_bytes(b"hi"), r"red/x\.gif is not a picture.*remove it"),
     ("HEIC", lambda p: (p / "red" / "x.HEIC").write_bytes(b"\0\0\0\x18ftypheic"), r"x\.HEIC is a HEIC.*PNG or JPEG"),
     ("a strip", lambda p: save(p / "red" / "x.png", size=(1, 3000)), r"red/x\.png has 1 x 3,000 pixels"),
     ("a broken link", lambda p: (p / "red" / "x.png").symlink_to(p / "gone"), r"x\.png does not exist"),

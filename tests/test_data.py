@@ -92,7 +92,7 @@ def test_without_copy_and_network_cifar10_says_what_to_do(no_network):
 
 
 def test_a_cache_that_cannot_be_written_does_not_stop_anybody(small_cifar, tmp_path, monkeypatch, capsys):
-    (tmp_path / "file").write_text("no folder")
+    (tmp_path / "file").write_text("no folder", encoding="utf-8")
     monkeypatch.setenv("QAT_CACHE_DIR", str(tmp_path / "file" / "cache"))
     assert data.load("cifar10").name == "cifar10"
     output = capsys.readouterr().out

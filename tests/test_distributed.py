@@ -192,7 +192,7 @@ def test_processes_with_folders_of_their_own_resume_from_the_state_of_process_0(
     for stop in (True, False):
         together(2, train_apart, tmp_path, (120, 120), (0, 0), stop, tmp_path)
     assert len(History.load(tmp_path / "0" / "PytorchNN.npy")) == 2 and not (tmp_path / "1").exists()
-    assert (tmp_path / "weights0").read_text() == (tmp_path / "weights1").read_text()
+    assert (tmp_path / "weights0").read_text(encoding="utf-8") == (tmp_path / "weights1").read_text(encoding="utf-8")
 
 
 @pytest.mark.slow

@@ -19,7 +19,7 @@ if sys.version_info < (3, 11):
 import tomllib
 
 ROOT = Path(__file__).parent.parent
-PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 PROJECT = PYPROJECT["project"]
 
 
@@ -32,7 +32,7 @@ def names(requirements):
 
 
 def test_conda_users_get_what_pip_users_get():
-    text = (ROOT / "environment.yml").read_text()
+    text = (ROOT / "environment.yml").read_text(encoding="utf-8")
     items = [line.strip().removeprefix("- ") for line in text.splitlines() if line.strip().startswith("- ")]
     assert items[items.index("pip:") + 1 :] == ["--editable .[lab]"]
     assert f"python{PROJECT['requires-python']}" in items
@@ -107,17 +107,18 @@ def test_a_wheel_has_every_module_the_recorded_runs_and_the_license_and_nothing_
     (wheel,) = tmp_path.glob("*.whl")
     files = set(zipfile.ZipFile(wheel).namelist())
     found = (path for kind in ("results", "checkpoints") for path in (ROOT / "data" / kind).rglob("*"))
-    recorded = {f"qathelpers/recorded/{path.relative_to(ROOT / 'data')}" for path in found if path.is_file()}
-    modules = {str(path.relative_to(ROOT)) for path in (ROOT / "qathelpers").rglob("*.py")}
+    recorded = {f"qathelpers/recorded/{path.relative_to(ROOT / 'data').as_posix()}" for path in found if path.is_file()}
+    shipped = [path for kind in ("py", "c", "html") for path in (ROOT / "qathelpers").rglob(f"*.{kind}")]
+    modules = {path.relative_to(ROOT).as_posix() for path in shipped}
     about = {file for file in files if file.split("/")[0].endswith(".dist-info")}
     assert recorded and files - about == recorded | modules
     assert [file.rpartition("/")[2] for file in about if "LICENSE" in file] == ["LICENSE"]
 
 
 def test_the_licenses_are_complete():
-    text = (ROOT / "LICENSE-CC-BY-4.0").read_text()
+    text = (ROOT / "LICENSE-CC-BY-4.0").read_text(encoding="utf-8")
     assert re.findall(r"^Section (\d) --", text, re.MULTILINE) == list("12345678")
-    code = (ROOT / "LICENSE").read_text()
+    code = (ROOT / "LICENSE").read_text(encoding="utf-8")
     assert "Redistribution and use in source and binary forms" in code and "Neither the name of" in code
     assert all("Copyright (c) 2026, the authors of this course" in license for license in (text, code))
 

@@ -91,8 +91,8 @@ def test_question_blank_and_solution_come_from_one_place(small):
 
 
 def test_refreshing_twice_changes_nothing(small):
-    first = [file.read_text() for file in notebooks.refresh(small)]
-    assert [file.read_text() for file in notebooks.refresh(small)] == first
+    first = [file.read_text(encoding="utf-8") for file in notebooks.refresh(small)]
+    assert [file.read_text(encoding="utf-8") for file in notebooks.refresh(small)] == first
 
 
 def test_an_exercise_that_does_not_exist_is_named():

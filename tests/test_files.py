@@ -23,34 +23,34 @@ from .odd_files import NOBODY, as_nobody, shared_folder
 
 def test_the_old_content_stays_when_writing_fails(tmp_path):
     path = tmp_path / "file"
-    path.write_text("old")
+    path.write_text("old", encoding="utf-8")
 
     def half(temporary):
-        temporary.write_text("ne")
+        temporary.write_text("ne", encoding="utf-8")
         raise OSError(28, "No space left on device")
 
     with pytest.raises(CourseError, match=rf"{re.escape(str(path))}.*No space left on device"):
         write_atomically(path, half)
-    assert path.read_text() == "old"
+    assert path.read_text(encoding="utf-8") == "old"
     assert os.listdir(tmp_path) == ["file"]
 
 
 def test_an_unwritable_place_is_named(tmp_path):
-    (tmp_path / "file").write_text("no folder")
+    (tmp_path / "file").write_text("no folder", encoding="utf-8")
     with pytest.raises(CourseError, match=r"x\.npy.*QAT_RESULTS_DIR"):
-        write_atomically(tmp_path / "file" / "x.npy", lambda path: path.write_text("x"))
+        write_atomically(tmp_path / "file" / "x.npy", lambda path: path.write_text("x", encoding="utf-8"))
 
 
 def test_a_drive_without_permissions_does(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "chmod", mock.Mock(side_effect=PermissionError(1, "Operation not permitted")))
-    write_atomically(tmp_path / "x", lambda path: path.write_text("x"))
-    assert (tmp_path / "x").read_text() == "x"
+    write_atomically(tmp_path / "x", lambda path: path.write_text("x", encoding="utf-8"))
+    assert (tmp_path / "x").read_text(encoding="utf-8") == "x"
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs Linux's /dev/full")
 def test_a_full_disk_is_named(tmp_path):
     with pytest.raises(CourseError, match=r"x\b.*No space left"):
-        write_atomically(tmp_path / "x", lambda _: Path("/dev/full").write_text("x" * 100_000))
+        write_atomically(tmp_path / "x", lambda _: Path("/dev/full").write_text("x" * 100_000, encoding="utf-8"))
 
 
 WRITER = """
@@ -96,26 +96,26 @@ def test_a_folder_of_another_user_that_cannot_be_listed_does_not_look_empty():
 def test_without_permission_the_variable_to_set_is_named_and_no_disk_space(monkeypatch, variable, folder):
     with shared_folder() as shared:
         monkeypatch.setenv(variable, str(shared / folder))
-        write_atomically(shared / folder / "x", lambda path: path.write_text("old"))
+        write_atomically(shared / folder / "x", lambda path: path.write_text("old", encoding="utf-8"))
         with as_nobody():
             for write in (
-                lambda: write_atomically(shared / folder / "x", lambda path: path.write_text("new")),
+                lambda: write_atomically(shared / folder / "x", lambda path: path.write_text("new", encoding="utf-8")),
                 lambda: check_writable(shared / folder),
                 lambda: check_writable(shared / folder / "new"),
             ):
                 with pytest.raises(CourseError, match=rf"{folder}.*{variable}") as refused:
                     write()
                 assert "disk space" not in str(refused.value)
-        assert (shared / folder / "x").read_text() == "old"
+        assert (shared / folder / "x").read_text(encoding="utf-8") == "old"
 
 
 def test_a_file_that_one_user_wrote_is_replaced_by_another_in_a_folder_that_both_can_write():
     with shared_folder(0o777) as folder:
-        write_atomically(folder / "x", lambda path: path.write_text("of one"))
+        write_atomically(folder / "x", lambda path: path.write_text("of one", encoding="utf-8"))
         with as_nobody():
             check_replaceable(folder / "x")
-            write_atomically(folder / "x", lambda path: path.write_text("of another"))
-        assert (folder / "x").read_text() == "of another" and (folder / "x").stat().st_uid == NOBODY
+            write_atomically(folder / "x", lambda path: path.write_text("of another", encoding="utf-8"))
+        assert (folder / "x").read_text(encoding="utf-8") == "of another" and (folder / "x").stat().st_uid == NOBODY
 
 
 @pytest.mark.parametrize("named", ["x", "missing", "own"])

@@ -38,7 +38,7 @@ def test_the_npy_is_a_plain_structured_array_and_the_json_names_the_net(tmp_path
     path = history().save(tmp_path / "h.npy")
     rows = np.load(path, allow_pickle=False)
     assert rows.dtype == ROW and rows["test_acc"].tolist() == [0.2] * 3
-    assert json.loads(path.with_suffix(".json").read_text())["name"] == "BinaryNN"
+    assert json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["name"] == "BinaryNN"
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -95,7 +95,7 @@ def test_another_name_than_that_of_the_npy_file_is_refused(tmp_path, named):
 def test_a_config_that_an_editor_of_windows_saved_is_read(tmp_path, encoding):
     path = history().save(tmp_path / "h.npy")
     config = path.with_suffix(".json")
-    config.write_bytes(config.read_text().encode(encoding))
+    config.write_bytes(config.read_text(encoding="utf-8").encode(encoding))
     assert History.load(path).name == "BinaryNN"
 
 

@@ -19,6 +19,9 @@ from qathelpers.common.errors import CourseError
 from qathelpers.nets import Recipe, build
 from qathelpers.training import History, checkpoint
 
+if not hasattr(signal, "SIGKILL"):
+    pytest.skip("Windows has no SIGKILL and no processes that are forked", allow_module_level=True)
+
 KILLS = 50
 EPOCHS = 120  # so many that the training is not finished before the last kill
 NAME = "TernaryNN"

@@ -62,9 +62,9 @@ def broken(root, path):
         name, _, anchor = unquote(link).partition("#")
         target = (path.parent / name).resolve() if name else path
         if not target.is_relative_to(root.resolve()) or not target.exists():
-            sentences.append(f"{path.relative_to(root)}: {link} does not exist")
+            sentences.append(f"{path.relative_to(root).as_posix()}: {link} does not exist")
         elif anchor and anchor not in anchors(target):
-            sentences.append(f"{path.relative_to(root)}: {link} has no such heading")
+            sentences.append(f"{path.relative_to(root).as_posix()}: {link} has no such heading")
     return sentences
 
 

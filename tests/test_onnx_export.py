@@ -79,7 +79,7 @@ def test_a_failed_export_does_not_change_the_net(tmp_path):
     net, images = trained("TernaryNN"), torch.randn(8, 3, 32, 32)
     with torch.no_grad():
         expected = net(images)
-        (tmp_path / "file").write_text("not a folder")
+        (tmp_path / "file").write_text("not a folder", encoding="utf-8")
         with pytest.raises(CourseError, match=re.escape(str(tmp_path / "file"))):
             onnx_export.export(net, tmp_path / "file" / "net.onnx")
         assert torch.equal(net(images), expected)

@@ -70,7 +70,8 @@ def test_workflows_run_commands_that_exist():
     for path in (ROOT / ".github" / "workflows").glob("*.yml"):
         jobs = yaml.safe_load(path.read_text(encoding="utf-8"))["jobs"].values()
         commands += [step["run"] for job in jobs for step in job["steps"] if "run" in step]
-    assert ".ci/run" in commands and (ROOT / ".ci" / "run").stat().st_mode & 0o111
+    assert ".ci/run" in commands
+    assert os.name == "nt" or (ROOT / ".ci" / "run").stat().st_mode & 0o111  # Windows does not keep this bit
     targets = re.findall(r"^([a-z]+):", read("Makefile"), re.MULTILINE)
     assert set(re.findall(r"make ([a-z]+)", " ".join(commands))) <= set(targets)
     modules = re.findall(r"python -m (tools\.\w+)", " ".join(commands))

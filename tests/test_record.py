@@ -34,7 +34,7 @@ def test_the_accuracy_in_the_config_is_that_of_the_recorded_weights(tiny, target
     net = results.recorded_net("BinaryNN", "lenet", "shapes")
     loss, accuracy = evaluate(net, Batches(tiny.test_images, tiny.test_labels, 1000))
     files = target / "results/shapes/lenet/BinaryNN.json", target / "checkpoints/shapes/lenet/BinaryNN.safetensors"
-    for config in (json.loads(files[0].read_text()), checkpoint.read_config(files[1])):
+    for config in (json.loads(files[0].read_text(encoding="utf-8")), checkpoint.read_config(files[1])):
         assert (config["test_acc"], config["test_loss"]) == (accuracy, pytest.approx(loss))
 
 
@@ -108,13 +108,16 @@ def test_tables_are_updated_between_their_marks(tmp_path, monkeypatch):
     monkeypatch.setattr(results, "markdown", lambda arch: f"| table of {arch} |")
     path = tmp_path / "README.md"
     old = "<!-- results: {} -->\nold\n<!-- end -->\n"
-    path.write_text(f"a\n{old.format('convnet')}b\n<!-- results: sharpnet -->\n<!-- end -->\n{old.format('lenet')}c\n")
+    path.write_text(
+        f"a\n{old.format('convnet')}b\n<!-- results: sharpnet -->\n<!-- end -->\n{old.format('lenet')}c\n",
+        encoding="utf-8",
+    )
     tool.update_tables(path)
-    first = path.read_text()
+    first = path.read_text(encoding="utf-8")
     assert "old" not in first and first.startswith("a\n") and first.endswith("c\n") and "\nb\n" in first
     assert all(f"<!-- results: {arch} -->\n| table of {arch} |\n" in first for arch in ("convnet", "sharpnet", "lenet"))
     tool.update_tables(path)
-    assert path.read_text() == first
+    assert path.read_text(encoding="utf-8") == first
 
 
 def test_the_command_names_the_run_that_is_missing():

@@ -55,7 +55,7 @@ def test_a_killed_worker_is_replaced_and_what_is_finished_is_skipped(start, tmp_
     output = process.communicate(timeout=240)[0]
     assert process.returncode == 0, output
     assert "BinaryNN lenet seed 0: test accuracy 0." in output
-    assert "BinaryNN: resumed after epoch" in (folder / "BinaryNN.log").read_text()
+    assert "BinaryNN: resumed after epoch" in (folder / "BinaryNN.log").read_text(encoding="utf-8")
     assert len(History.load(folder / "BinaryNN.npy")) == 30
 
     for variable, value in SETTINGS.items():

@@ -50,7 +50,7 @@ def test_time_to_an_accuracy_is_when_it_was_first_reached(monkeypatch):
 
 def test_all_measurements_are_printed_and_written(tiny, tmp_path, capsys):
     tables = training_benchmark.measure_all(tiny.take(train=40), tmp_path / "bench.json")
-    written = json.loads((tmp_path / "bench.json").read_text())
+    written = json.loads((tmp_path / "bench.json").read_text(encoding="utf-8"))
     assert set(tables) <= set(written) and written["hardware"] in capsys.readouterr().out
 
 

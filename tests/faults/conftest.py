@@ -44,7 +44,7 @@ def runs(trained, monkeypatch):
 def contents(folder):
     """Return the bytes of all files in `folder`, by path, except for lock files."""
     paths = [path for path in folder.rglob("*") if path.is_file() and not path.name.endswith(".lock")]
-    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
 
 
 def assert_names(message, named):

@@ -2,7 +2,6 @@
 
 import errno
 import os
-import resource
 import shutil
 import sys
 from contextlib import ExitStack, contextmanager
@@ -21,6 +20,8 @@ from qathelpers.training import History, checkpoint
 from tools.record import record
 
 from .conftest import assert_refused, contents
+
+resource = pytest.importorskip("resource", reason="a full disk is imitated by a limit that Windows lacks")
 
 READ_ONLY = Path("/proc/self")  # nobody can make a file there, not even root
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason=f"needs {READ_ONLY}")
@@ -62,7 +63,7 @@ def test_a_folder_that_cannot_be_written_is_named_before_the_training(fit):
 
 def test_a_file_in_the_place_of_the_folder_is_named(runs, dataset, tmp_path):
     shutil.move(settings.results_dir(), tmp_path / "moved")
-    settings.results_dir().write_text("not a folder")
+    settings.results_dir().write_text("not a folder", encoding="utf-8")
     before = contents(tmp_path)
     train = lambda: results.load_or_train("BinaryNN", dataset, 3, arch="lenet")  # noqa: E731
     assert_refused(train, CourseError, [str(runs), "QAT_RESULTS_DIR"])

@@ -66,7 +66,7 @@ FAULTS = [
     ("folder for README", lambda record: (record.readme.unlink(), record.readme.mkdir()), ["BinaryNN"], ["README.md"]),
     (
         "a file in the place of results",
-        lambda record: (record.folder / "data/results").write_text(""),
+        lambda record: (record.folder / "data/results").write_text("", encoding="utf-8"),
         ["BinaryNN"],
         [],
     ),

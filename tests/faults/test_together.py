@@ -76,7 +76,9 @@ def test_a_kill_between_the_files_leaves_the_old_or_the_new_history(tmp_path, mo
     found = History.load(path)
     assert (found.config, found.rows.tolist()) in [(h.config, h.rows.tolist()) for h in (before, after)]
     after.save(path)  # the next save mends what the kill left
-    assert History.load(path).config == after.config and '"before"' not in path.with_suffix(".json").read_text()
+    assert History.load(path).config == after.config and '"before"' not in path.with_suffix(".json").read_text(
+        encoding="utf-8"
+    )
 
 
 def test_a_run_that_another_process_finishes_meanwhile_is_not_trained_again(dataset, monkeypatch, capsys):
@@ -140,7 +142,7 @@ def interrupt(at):
     def act(*arguments, **options):
         calls.append(arguments)
         if len(calls) == 2:
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
         return at(*arguments, **options)
 
     return act
@@ -167,9 +169,9 @@ def test_ctrl_c_while_a_training_is_finished_comes_too_late(dataset, tmp_path, m
 def test_a_second_ctrl_c_is_not_delayed():
     reached = []
     with pytest.raises(KeyboardInterrupt), interrupts.delayed():
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
         reached.append(1)
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
         reached.append(2)
     assert reached == [1]
 
