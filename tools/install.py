@@ -147,8 +147,9 @@ def install(root: Path, extras: list[str], choice: str, found: dict) -> str | No
     else:
         pyproject, again = (root / "pyproject.toml").read_text(encoding="utf-8"), wants_another(found, choice)
         known = build if choice == "auto" and build in ("cpu", "cuda") else choice
-        build = install_torch(python, pyproject, known, again) or build
-        if again:  # if the next step fails, the environment is not complete any more
+        new = install_torch(python, pyproject, known, again)
+        build = new or build
+        if again and new:  # if the next step fails, the environment is not complete any more
             mark(root, "", extras, build)
     command = [str(python), "-m", "pip", "install", "--quiet", "--editable", f".[{','.join(extras)}]"]
     subprocess.run(command, env=os.environ | offline, cwd=root, check=True)
