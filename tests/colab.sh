@@ -51,6 +51,6 @@ run_half wheel "$wheel"
 wait $git_half || { cat "$scratch/git.log"; exit 1; }
 cat "$scratch/git.log"
 
-unset QAT_MAX_EPOCHS QAT_MAX_IMAGES OMP_NUM_THREADS
+unset QAT_MAX_EPOCHS QAT_MAX_IMAGES
 "$scratch/wheel/bin/python" -m pytest -q tests/test_{training_panel,explorer,guesser,comparison,bit_budget}.py \
-  -p no:cacheprovider "$@"
+  -m "not slow" --numprocesses=auto --dist=loadfile -p no:cacheprovider "$@"

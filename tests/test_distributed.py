@@ -109,7 +109,7 @@ def sum_numbers():
         assert distributed.all_reduce([1, 2], torch.device("cpu")) == [2, 4]
 
 
-@pytest.mark.parametrize("attempt", range(4))
+@pytest.mark.parametrize("attempt", [0, *(pytest.param(number, marks=pytest.mark.slow) for number in (1, 2, 3))])
 def test_processes_end_without_an_error(attempt):
     # Without the atexit handler, threads of gloo aborted every third process while Python shut down.
     together(2, sum_numbers)
