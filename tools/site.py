@@ -28,7 +28,17 @@ FILES = ("LICENSE", "LICENSE-CC-BY-4.0", "CITATION.cff", "constraints.txt")  # o
 ROOMS = ("common", "data", "nets", "training", "results", "analysis", "exercises", "deploy", "widgets")
 LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^)\s]+)\)")
 FENCED = re.compile(r"(^```.*?^```)", re.MULTILINE | re.DOTALL)
-DOCS = ("install", "colab", "terminal", "questions", "results", "results/gpu", "results/ablations", "scaling")
+DOCS = (
+    "install",
+    "colab",
+    "terminal",
+    "questions",
+    "results",
+    "results/gpu",
+    "results/ablations",
+    "results/deployment",
+    "scaling",
+)
 
 
 def build(root: Path, target: Path) -> Path:

@@ -15,7 +15,8 @@ STYLE = """<style>
 .qat, .qat .widget-box { overflow: visible }
 .qat { padding: 5px } /* the outline of a focused control lies outside of it */
 .qat .qat { padding: 0 }
-.qat .widget-slider .widget-readout { margin-left: 12px } /* so that a handle at the end does not cover its outline */
+/* The number: a handle at the end of the track must not cover its outline. */
+.qat .widget-slider .widget-readout { margin-left: 12px; min-width: 48px }
 .qat .widget-html-content { line-height: 1.4; overflow-wrap: anywhere; min-width: 0 }
 .qat button:focus-visible, .qat select:focus-visible, .qat input:focus-visible, .qat .noUi-handle:focus,
 .qat .widget-readout:focus, .qat .ui-slider-handle:focus, .qat [tabindex]:focus-visible {

@@ -103,7 +103,7 @@ def test_the_guesser_filters_steps_and_takes_a_photo(page, widget):
     photo = io.BytesIO()
     Image.linear_gradient("L").resize((400, 300)).save(photo, "PNG")
     for name, content, said in (
-        ("sky.png", photo.getvalue(), "sky.png: the part in the frame"),
+        ("sky.png", photo.getvalue(), "sky.png: the nets see the part inside the frame"),
         ("notes.png", b"no picture", "notes.png is not a picture"),
     ):
         with page.expect_file_chooser() as chooser:
