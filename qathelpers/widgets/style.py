@@ -17,6 +17,7 @@ STYLE = """<style>
 .qat .qat { padding: 0 }
 /* The number: a handle at the end of the track must not cover its outline. */
 .qat .widget-slider .widget-readout { margin-left: 12px; min-width: 48px }
+.qat .widget-checkbox, .qat .widget-label-basic { white-space: normal; height: auto; line-height: 1.3 }
 .qat .widget-html-content { line-height: 1.4; overflow-wrap: anywhere; min-width: 0 }
 .qat button:focus-visible, .qat select:focus-visible, .qat input:focus-visible, .qat .noUi-handle:focus,
 .qat .widget-readout:focus, .qat .ui-slider-handle:focus, .qat [tabindex]:focus-visible {
