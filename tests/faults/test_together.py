@@ -23,6 +23,14 @@ from .conftest import EPOCHS, assert_names
 ROW = {"train_loss": 1, "train_acc": 0.1, "test_loss": 1, "test_acc": 0.1, "seconds": 1}
 
 
+@pytest.fixture
+def ctrl_c():
+    """Let Ctrl-C raise KeyboardInterrupt, also if these tests were started in the background, where it is ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def history(epochs, **config):
     result = History({"name": "BinaryNN"} | config)
     for epoch in range(epochs):
@@ -148,6 +156,7 @@ def interrupt(at):
     return act
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_while_an_epoch_is_saved_keeps_the_epoch_in_memory_and_on_disk(dataset, tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoint, "write", interrupt(checkpoint.write))
     lines = []
@@ -158,6 +167,7 @@ def test_ctrl_c_while_an_epoch_is_saved_keeps_the_epoch_in_memory_and_on_disk(da
     assert_names(lines[-1], ["2"])
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_while_a_training_is_finished_comes_too_late(dataset, tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoint, "write", interrupt(checkpoint.write))  # the first call saves the only epoch
     net = build("BinaryNN", "lenet")
@@ -166,6 +176,7 @@ def test_ctrl_c_while_a_training_is_finished_comes_too_late(dataset, tmp_path, m
     assert len(run.finished()) == 1 and not run.resume_path.exists()
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_a_second_ctrl_c_is_not_delayed():
     reached = []
     with pytest.raises(KeyboardInterrupt), interrupts.delayed():
