@@ -12,8 +12,7 @@ class CourseError(Exception):
 def sentence(error: BaseException) -> str | None:
     """Return what went wrong and what to do about it, for errors that are no mistake in the code; None for others.
 
-    Every door of the course (the command line, the notebook, the training panel) uses this function, so all of them
-    say the same.
+    All commands of `qat` use this function, so they say the same.
     """
     if isinstance(error, CourseError):
         return str(error)

@@ -65,7 +65,7 @@ FAULTS = [
     ("README in Latin-1", lambda record: record.readme.write_bytes(b"\xb1"), ["BinaryNN"], ["README.md"]),
     ("folder for README", lambda record: (record.readme.unlink(), record.readme.mkdir()), ["BinaryNN"], ["README.md"]),
     (
-        "a file in the place of results",
+        "a file where the folder results should be",
         lambda record: (record.folder / "data/results").write_text("", encoding="utf-8"),
         ["BinaryNN"],
         [],
