@@ -13,6 +13,7 @@ from pathlib import Path
 
 from qathelpers import data
 from qathelpers.common.errors import CourseError
+from qathelpers.common.files import write_atomically
 from qathelpers.data.cifar10 import cache_file
 
 from . import install, wheels
@@ -26,15 +27,18 @@ def main() -> None:
     build = CHECKOUT / "build"
     folder, archive = build / NAME, build / f"{NAME}.tar"
     shutil.rmtree(folder, ignore_errors=True)
-    archive.unlink(missing_ok=True)
     folder.mkdir(parents=True)
     checkout(folder)
     collect_wheels(folder)
     copy_data(folder)
-    with tarfile.open(archive, "w") as file:
-        file.add(folder, NAME)
+    write_atomically(archive, lambda path: _pack(folder, path))  # an older bundle stays until this one is complete
     shutil.rmtree(folder)
     print(f"{archive} is for {wheels.here()}.")
+
+
+def _pack(folder: Path, archive: Path) -> None:
+    with tarfile.open(archive, "w") as file:
+        file.add(folder, NAME)
 
 
 def checkout(folder: Path) -> None:
@@ -66,8 +70,8 @@ def copy_data(folder: Path) -> None:
     """Copy the verified CIFAR-10 into the bundle, or say that there is none."""
     try:
         data.load("cifar10")
-    except CourseError:
-        print("The bundle has no CIFAR-10: where it is unpacked, the course uses drawn shapes instead.")
+    except CourseError as error:
+        print(f"{error} The bundle has no CIFAR-10: where it is unpacked, the course uses drawn shapes instead.")
         return
     target = folder / "data" / "cifar10" / cache_file().name
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -51,8 +51,8 @@ def migrate_checkpoint(path: Path) -> bool:
         with safe_open(path, "pt") as file:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118, it is not a dictionary
             metadata = file.metadata() or {}
-    except (OSError, SafetensorError) as error:
-        raise CourseError(f"{path} cannot be read ({error}): restore it first.") from error
+    except SafetensorError as error:
+        raise CourseError(f"{path} is damaged ({error}): restore it first.") from error
     if "config" in metadata:
         return False
     expected = metadata.pop("sha256", None)

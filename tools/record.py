@@ -16,7 +16,7 @@ from torch import nn
 
 from qathelpers import data, results
 from qathelpers.common.errors import MAX_SEED, CourseError
-from qathelpers.common.files import check_can_be_written, check_readable, check_replaceable, write_atomically
+from qathelpers.common.files import check_readable, check_replaceable, check_writable, write_atomically
 from qathelpers.data import Batches
 from qathelpers.training import checkpoint, evaluate
 from qathelpers.training.history import History
@@ -102,8 +102,8 @@ def prepare(
     _check_whole_data(history)
     path = target / "results" / data_name / arch / run.history_path.name
     weights_path = target / "checkpoints" / data_name / arch / run.weights_path.name
-    check_can_be_written(path.parent)
-    check_can_be_written(weights_path.parent)
+    check_writable(path.parent)
+    check_writable(weights_path.parent)
     net = run.load_net() if seed == 0 or keep_weights or weights_path.exists() else None
     if net is not None:
         history.config |= _test(pack_and_unpack(net, history.config), history.config)
@@ -214,7 +214,7 @@ def check_pages(paths: Iterable[Path]) -> None:
     """
     for path in paths:
         check_readable(path, "a page of the course", "record runs in a checkout of the course")
-        check_can_be_written(path.parent)
+        check_writable(path.parent)
         check_replaceable(path)
         try:
             path.read_text(encoding="utf-8")

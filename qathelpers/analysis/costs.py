@@ -11,7 +11,7 @@ from brevitas.proxy.quant_proxy import QuantProxyFromInjector
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from ..common.errors import CourseError, check_shape
+from ..common.errors import CourseError, check_shape, raise_if_of_the_machine
 from ..nets import packing
 from ..nets.architectures import spec_of
 from ..nets.quantizers import FLOAT_BITS, bits_per_value
@@ -187,6 +187,7 @@ def _count(net: nn.Module, image: tuple[int, ...] | None, calls: list[Call]) -> 
     except CourseError:
         raise
     except Exception as error:
+        raise_if_of_the_machine(error)
         reason = str(error).strip().partition("\n")[0]
         raise CourseError(
             f"The net does not accept images of the shape {tuple(image)} ({reason}): pass their shape as `image`."

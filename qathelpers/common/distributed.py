@@ -16,6 +16,7 @@ import torch.distributed as dist
 from torch import nn
 
 from .errors import CourseError
+from .words import counted
 
 T = TypeVar("T")
 
@@ -72,8 +73,8 @@ def check_last_batch(images: int, batch_size: int) -> None:
     last = images % batch_size or batch_size
     if last < world_size():
         raise CourseError(
-            f"The last batch has {last} images, too few for {world_size()} processes: start fewer processes, or change "
-            "batch_size."
+            f"The last batch has {counted(last, 'image')}, too few for {world_size()} processes: start fewer "
+            "processes, or change batch_size."
         )
 
 

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 
-from . import hardware, settings
-from .errors import CourseError
-from .files import check_can_be_written, existing
+from . import hardware, settings, tracebacks
+from .errors import CourseError, raise_if_of_the_machine, sentence
+from .files import check_writable, existing
 
 PACKAGES = ("torch", "torchvision", "brevitas", "numpy", "matplotlib", "ipywidgets")
 LAB_PACKAGES = ("jupyterlab", "nbval")  # not needed on Colab and Kaggle, which have their own notebook servers
@@ -19,7 +19,11 @@ NEEDED_GB = 2  # for the data, a download in progress and some runs
 
 
 def setup() -> None:
-    """Print the versions, the device and, on Colab, where runs are saved; each notebook starts with this call."""
+    """Print the versions, the device and, on Colab, where runs are saved; each notebook starts with this call.
+
+    From then on, the notebook shows errors that are no mistake in the code as one sentence.
+    """
+    tracebacks.show_sentences()
     versions = ", ".join(f"{name} {version}" for name, version in hardware.versions().items())
     device = hardware.best_device()
     print(f"{versions}; trains on {device} ({hardware.describe(device)})")
@@ -46,7 +50,7 @@ def _print_line(check: Callable[[], str]) -> bool:
     try:
         print("[ok]  ", check())
     except Exception as error:  # a broken package can raise any exception when it is imported
-        print("[fix] ", error)
+        print("[fix] ", sentence(error) or f"{type(error).__name__}: {error}")
         return False
     return True
 
@@ -60,6 +64,7 @@ def _importer(name: str) -> Callable[[], str]:
         try:
             importlib.import_module(name)
         except Exception as error:
+            raise_if_of_the_machine(error)
             raise CourseError(
                 f'{name} cannot be imported ({error}): run `pip install -e ".[lab]"` in the folder of the course.'
             ) from error
@@ -76,7 +81,7 @@ def _device() -> str:
 def _folder(title: str, path: Callable[[], Path]) -> Callable[[], str]:
     def check() -> str:
         folder = path()
-        check_can_be_written(folder)
+        check_writable(folder)
         free = shutil.disk_usage(existing(folder)).free / 1e9
         if free < NEEDED_GB:
             raise CourseError(

@@ -1,6 +1,22 @@
 """The exception for problems that the user can solve, errors of the system as sentences, and a check of numbers."""
 
+import contextlib
+import errno
+from collections.abc import Iterator
 from numbers import Integral
+
+# What libraries write when memory is used up, in lower case: PyTorch on MPS and on CPUs (Linux, Windows), C++, NVIDIA's
+# libraries, ONNX Runtime. The error of PyTorch on CUDA has a class of its own.
+OUT_OF_MEMORY = ("out of memory", "allocate memory", "not enough memory", "bad_alloc", "alloc_failed")
+NO_MEMORY = "There is not enough memory: close other programs, or use fewer images, a narrower net or fewer workers."
+
+# What to do about an error of the system, by its number.
+WAYS_OUT = {
+    errno.ENOSPC: "free some disk space",
+    getattr(errno, "EDQUOT", errno.ENOSPC): "free some disk space",
+    errno.EMFILE: "close what has many files open, such as other notebooks",
+    errno.ENFILE: "close what has many files open, such as other notebooks",
+}
 
 MAX_SEED = 2**32 - 1  # the largest seed that both NumPy and PyTorch accept
 
@@ -12,22 +28,60 @@ class CourseError(Exception):
 def sentence(error: BaseException) -> str | None:
     """Return what went wrong and what to do about it, for errors that are no mistake in the code; None for others.
 
-    All commands of `qat` use this function, so they say the same.
+    The commands of `qat`, the notebooks and the widgets all use this function, so they say the same.
     """
     if isinstance(error, CourseError):
         return str(error)
-    if isinstance(error, MemoryError) or "allocate" in str(error) or type(error).__name__ == "OutOfMemoryError":
-        return "There is not enough memory: close other programs, or use fewer images, a narrower net or fewer workers."
+    if is_out_of_memory(error):
+        return NO_MEMORY
     if isinstance(error, UnicodeEncodeError):
-        return (
-            f"The output cannot show {error.object[error.start : error.end]!r} in the encoding {error.encoding}: set "
-            "PYTHONUTF8=1."
-        )
+        characters = ascii(error.object[error.start : error.end])
+        if error.encoding.lower().replace("-", "") == "utf8":
+            return f"{error.object!a} has bytes that are no text, {characters}: give the file or folder another name."
+        return f"The output cannot show {characters} in the encoding {error.encoding}: set PYTHONUTF8=1."
     if isinstance(error, OSError):
         names = [str(name) for name in (error.filename, error.filename2) if name is not None]
         place = " and ".join(names) or "A file, a device or a connection"
-        return f"{place} cannot be used ({error.strerror or error}): check it, and try again."
+        way_out = WAYS_OUT.get(error.errno, "check it")
+        return f"{place} cannot be used ({error.strerror or error}): {way_out}, and try again."
     return None
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether `error` says that this machine or a device has too little free memory."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    return not isinstance(error, CourseError) and any(sign in str(error).lower() for sign in OUT_OF_MEMORY)
+
+
+def raise_if_of_the_machine(error: Exception) -> None:
+    """Raise `error` again if memory, a disk or a permission causes it, so that nothing else gets the blame.
+
+    Code that catches every exception, because a damaged file or a net can raise anything, calls this first.
+    """
+    # An OSError without a number is from a library that could not understand a file.
+    if is_out_of_memory(error) or (isinstance(error, OSError) and error.errno is not None):
+        raise error
+
+
+@contextlib.contextmanager
+def translated() -> Iterator[None]:
+    """Turn errors of the system within this context into CourseErrors.
+
+    Raises:
+        CourseError: With the sentence for the error; errors for which there is none stay what they are.
+    """
+    try:
+        yield
+    except CourseError:
+        raise
+    except Exception as error:
+        text = sentence(error)
+        if text is None:
+            raise
+        raise CourseError(text) from error
 
 
 def check_whole(name: str, value: object, lowest: int, highest: int | None = None) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from . import settings
-from .errors import CourseError, check_type
+from .errors import NO_MEMORY, CourseError, check_type, is_out_of_memory
 
 # What to do first about a path that could not be written, by the numbers of the errors.
 ADVICE = {
@@ -46,14 +46,21 @@ class Unreadable(CourseError):
     """A file exists but cannot be read now, so it must not be replaced."""
 
 
+class NotWritten(CourseError):
+    """A file cannot be written, for example because the disk is full."""
+
+
 def as_path(name: str, value: object) -> Path:
     """Return the value of the argument `name`, a string or a path, as a `Path`.
 
     Raises:
-        CourseError: If it is neither; the message names the argument.
+        CourseError: If it is neither, or no file can have this name; the message names the argument.
     """
     check_type(name, value, (str, os.PathLike), "a path, such as 'folder/name'")
-    return Path(value)
+    path = os.fspath(value)
+    if not isinstance(path, str) or "\0" in path:
+        raise CourseError(f"{name} is {path!r}: pass a path, such as 'folder/name', without null characters.")
+    return Path(path)
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
@@ -82,7 +89,7 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
         raise not_written(path, error) from error
     finally:
         if temporary:
-            with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(OSError):  # it must not hide why the file could not be written
                 os.unlink(temporary)
 
 
@@ -97,20 +104,7 @@ def remove_leftovers(path: Path) -> None:
 
 
 def check_writable(folder: Path) -> None:
-    """Check that files can be written to `folder`, before any work could be lost; create the folder if it is missing.
-
-    Raises:
-        CourseError: If no files can be written there.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
-    except OSError as error:
-        raise not_written(folder, error) from error
-
-
-def check_can_be_written(folder: Path) -> None:
-    """Check that files can be written to `folder`, without making it if it is missing.
+    """Check that files can be written to `folder`, before any work could be lost; a missing folder is not made.
 
     Raises:
         CourseError: If no files can be written there.
@@ -210,6 +204,8 @@ def files_in(folder: Path, suffix: str) -> list[Path]:
 
 def unreadable(path: Path, error: Exception) -> Unreadable:
     """Return the exception for a file that exists but cannot be read, as `error` says."""
+    if is_out_of_memory(error):
+        return Unreadable(f"{path} cannot be read now. {NO_MEMORY}")
     try:
         owner = f"; its owner is {path.owner()}"
     except (OSError, KeyError, NotImplementedError):  # the folder is closed, the user is unknown, or this is Windows
@@ -266,13 +262,13 @@ def _text(start: bytes) -> str:
     return ""
 
 
-def not_written(path: Path, error: OSError) -> CourseError:
+def not_written(path: Path, error: OSError) -> NotWritten:
     """Return the exception for a path that could not be written, as `error` says."""
     advice = f"set {_variable(path)} to a folder with write permission"
     if not _is_ours(path):
         advice = f"choose a folder with write permission, or {advice}, if the course chose this one"
     first = next((way_out for numbers, way_out in ADVICE.items() if error.errno in numbers), "")
-    return CourseError(f"{path} could not be written ({error.strerror or error}): {first}{advice}.")
+    return NotWritten(f"{path} could not be written ({error.strerror or error}): {first}{advice}.")
 
 
 def _variable(path: Path) -> str:

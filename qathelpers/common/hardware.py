@@ -12,9 +12,7 @@ from pathlib import Path
 
 import torch
 
-from .errors import CourseError
-
-OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")  # MPS, and the CPU on Linux and Windows
+from .errors import CourseError, is_out_of_memory, raise_if_of_the_machine
 
 
 def best_device() -> torch.device:
@@ -36,6 +34,7 @@ def find_device(name: str | torch.device | None) -> torch.device:
         device = torch.device(best_device() if name is None else name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, TypeError) as error:  # AssertionError: PyTorch was built without CUDA
+        raise_if_of_the_machine(error)
         raise CourseError(f"Device {name!r} is not available: leave the device out, or choose 'cpu'.") from error
     return device
 
@@ -135,13 +134,6 @@ def on_gpu(net: torch.nn.Module) -> Iterator[torch.device]:
         net.to(home)
 
 
-def is_used_up(error: Exception) -> bool:
-    """Return whether `error` says that a device has too little free memory."""
-    # The error of CUDA has a class of its own, those of MPS and of the CPU do not.
-    signs = any(sign in str(error) for sign in OUT_OF_MEMORY)
-    return isinstance(error, torch.OutOfMemoryError) or (isinstance(error, RuntimeError) and signs)
-
-
 @contextmanager
 def enough_memory(advice: str) -> Iterator[None]:
     """Turn the error of a device without enough free memory into one sentence that ends with `advice`.
@@ -151,10 +143,10 @@ def enough_memory(advice: str) -> Iterator[None]:
     """
     try:
         yield
-    except RuntimeError as error:
-        if not is_used_up(error):
+    except Exception as error:
+        if not is_out_of_memory(error):
             raise
-        reason = str(error).splitlines()[0][:200].rstrip(".")
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200].rstrip(".")
         raise CourseError(f"The device has run out of memory ({reason}): {advice}.") from error
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 from urllib.error import URLError
 
-from ..common.errors import CourseError
+from ..common.errors import NO_MEMORY, CourseError, is_out_of_memory
 from ..common.progress import progress
 from . import readers
 
@@ -88,6 +88,8 @@ def fetch(verify: Callable[[readers.Arrays, str], None]) -> readers.Arrays:
 
 def _reason(error: Exception) -> str:
     """Return in one line why a mirror failed."""
+    if is_out_of_memory(error):
+        return NO_MEMORY.rstrip(".")
     error = error.reason if type(error) is URLError else error
     text = (str(error).splitlines() or [""])[0].rstrip(".") or type(error).__name__
     if isinstance(error, CourseError | OSError | str):

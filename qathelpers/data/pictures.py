@@ -14,6 +14,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torchvision.transforms.functional import pil_to_tensor
 
 from ..common.errors import CourseError, check_type, check_whole
+from ..common.files import unreadable
 from .batches import CHANNELS
 
 # The formats that are read. Pillow knows more, but for some of them, such as PostScript, it starts other programs.
@@ -189,6 +190,8 @@ def _refusing(name: str, head: bytes) -> Iterator[None]:
     except Image.DecompressionBombError as error:
         raise CourseError(f"{name} has {_too_many_pixels()}") from error
     except Exception as error:  # a damaged picture can raise almost any exception
+        if isinstance(error, OSError) and error.errno is not None:
+            raise unreadable(Path(name), error) from error
         raise CourseError(f"{name} {_why_not(head, error)}") from error
 
 

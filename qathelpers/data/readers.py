@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow.parquet
 from PIL import Image
 
-from ..common.errors import CourseError
+from ..common.errors import CourseError, raise_if_of_the_machine
 from .pictures import is_picture_name
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -146,6 +146,7 @@ def _rows(file: Path) -> Iterator[dict]:
     try:
         yield from _checked_rows(file)
     except (OSError, KeyError, ValueError, pyarrow.ArrowException) as error:
+        raise_if_of_the_machine(error)
         reason = (str(error).splitlines() or [""])[0]
         raise CourseError(f"{file.name} is not a table of images and labels ({reason}): replace it.") from error
 
@@ -229,6 +230,7 @@ def _decode(content: bytes, source: str) -> np.ndarray:
             width, height = image.size  # known before any memory is taken for the pixels
             pixels = np.asarray(image.convert("RGB")) if (width, height) == (32, 32) else None
     except Exception as error:  # a damaged image can raise almost any exception
+        raise_if_of_the_machine(error)
         if content.startswith(b"\xff\xd8\xff"):
             raise CourseError(
                 f"{source} is a JPEG image, which changes the pixels of CIFAR-10: use a copy with PNG images."
@@ -309,6 +311,8 @@ def _unpickle(read: Callable[[str], bytes], name: str, source: str) -> tuple[np.
             raise ValueError("labels that are not whole numbers")
         labels = np.array(batch[b"labels"], np.int64)
     except Exception as error:  # a damaged pickle can raise almost any exception
+        if not isinstance(error, FileNotFoundError):
+            raise_if_of_the_machine(error)
         raise CourseError(
             f"{name} of {source} is missing or damaged ({type(error).__name__}: {error}): replace the copy of CIFAR-10."
         ) from error

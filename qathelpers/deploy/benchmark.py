@@ -3,7 +3,7 @@
 import copy
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import pandas as pd
@@ -13,6 +13,7 @@ from torch import nn
 from ..analysis import costs
 from ..common import hardware
 from ..common.errors import CourseError
+from ..common.files import NotWritten, Unreadable
 from ..common.timing import alternate, medians
 from ..data import shapes
 from ..data.batches import normalize
@@ -148,19 +149,32 @@ def _sizes(net: nn.Module) -> dict[str, float]:
     size = dict(packing.size_report(net).loc["all"] / 1000)
     with tempfile.TemporaryDirectory() as folder:
         for format in onnx_export.FORMATS:
-            with suppress(CourseError):
+            with _refusable():
                 path = onnx_export.export(net, Path(folder) / "net.onnx", format)
                 size[f"ONNX {format}"] = path.stat().st_size / 1000
-        with suppress(CourseError):
+        with _refusable():
             paths = openvino_export.save(net, Path(folder) / "net.xml")
             size["OpenVINO"] = sum(path.stat().st_size for path in paths) / 1000
     return size
+
+
+@contextmanager
+def _refusable() -> Iterator[None]:
+    """Leave out a format that refuses the net, but not one whose file could not be written."""
+    try:
+        yield
+    except NotWritten:
+        raise
+    except CourseError:
+        pass
 
 
 def _net(name: str, arch: str) -> nn.Module:
     """Return the recorded net or, if there is none, an untrained one, which has the same size and speed."""
     try:
         return recorded_net(name, arch)
+    except Unreadable:
+        raise
     except CourseError:
         return build(name, arch).eval()
 

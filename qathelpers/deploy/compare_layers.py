@@ -10,7 +10,7 @@ from brevitas.nn.mixin.base import QuantLayerMixin
 from torch import nn
 
 from ..analysis import plots
-from ..common.errors import CourseError, check_type
+from ..common.errors import CourseError, check_type, raise_if_of_the_machine
 from ..common.files import as_path
 from ..data.batches import normalize
 from ..nets import weights
@@ -115,6 +115,7 @@ def _of_net(net: nn.Module, images: torch.Tensor) -> dict[str, torch.Tensor]:
     try:
         net(images)
     except Exception as error:  # a net can raise anything
+        raise_if_of_the_machine(error)
         reason = str(error).strip().partition("\n")[0]
         raise CourseError(
             f"{type(net).__name__} does not accept images of the shape {tuple(images.shape)} and the type "

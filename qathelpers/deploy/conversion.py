@@ -10,7 +10,7 @@ from brevitas.proxy.runtime_quant import ActQuantProxyFromInjectorBase
 from torch import nn
 
 from ..common import errors
-from ..common.errors import CourseError
+from ..common.errors import CourseError, raise_if_of_the_machine
 from ..data.batches import STATISTICS, normalize
 from ..nets import weights
 from ..nets.architectures import NetSpec, spec_of
@@ -336,6 +336,7 @@ def _output(run: Callable[[torch.Tensor], torch.Tensor], images: torch.Tensor, f
     except CourseError:
         raise
     except Exception as error:
+        raise_if_of_the_machine(error)
         reason = str(error).strip().partition("\n")[0]
         raise CourseError(f"{failed} ({reason}): {remedy}.") from error
 

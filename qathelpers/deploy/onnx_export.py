@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..common.errors import CourseError, check_type, check_whole
+from ..common.errors import CourseError, check_type, check_whole, raise_if_of_the_machine
 from ..common.files import as_path, check_readable, write_atomically
 from ..nets import weights
 from ..nets.architectures import spec_of
@@ -164,6 +164,7 @@ def load(path: str | Path) -> "onnx.ModelProto":
     try:
         model = onnx.load(str(path))
     except Exception as error:  # protobuf's exceptions have no common class
+        raise_if_of_the_machine(error)
         raise _not_onnx(path) from error
     if not (model.graph.node and model.graph.input and model.graph.output):  # some other files can be parsed, too
         raise _not_onnx(path)
@@ -219,6 +220,7 @@ def all_outputs(
     try:
         loaded = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its exceptions have no common class
+        raise_if_of_the_machine(error)
         raise CourseError(f"ONNX Runtime cannot run the file ({_line(error)}): export the net again.") from error
     if len(loaded.get_inputs()) != 1:
         raise CourseError("The file has more than one input: name a file that `export` wrote.")
@@ -287,9 +289,8 @@ def _write(
         write = export_onnx_qcdq if format == "qcdq" else export_qonnx
         try:
             write(net, args=example, export_path=str(file), **options)
-        except OSError:
-            raise
         except Exception as error:  # the exporters raise almost anything for what they do not know
+            raise_if_of_the_machine(error)
             raise CourseError(
                 f"{spec_of(net).name} cannot be exported to {format.upper()} ({_line(error)}): {remedy}."
             ) from error

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from ..common import interrupts
-from ..common.errors import CourseError, check_type, check_whole
+from ..common.errors import CourseError, check_type, check_whole, raise_if_of_the_machine
 from ..common.files import as_path, check_replaceable, write_atomically
 from ..data.batches import STATISTICS, whitening_filter
 from ..nets import weights
@@ -296,6 +296,7 @@ class _Graph:
         except CourseError:
             raise
         except Exception as error:
+            raise_if_of_the_machine(error)
             self._refuse(module, str(error).strip().partition("\n")[0], error)
 
     def _refuse(self, module: nn.Module, reason: str, cause: Exception | None = None) -> NoReturn:

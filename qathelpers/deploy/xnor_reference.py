@@ -1,5 +1,7 @@
 """Binary layers computed with XNOR and popcount in NumPy: exact and easy to read, but slow."""
 
+from functools import partial
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -76,7 +78,7 @@ def convert(net: nn.Module, shape: tuple[int, ...] | None = None) -> nn.Module:
             parent, _, child = name.rpartition(".")
             setattr(counting.get_submodule(parent), child, layers[module])
     conversion.check(net, counting, shape, "XNOR", may_flip=bool(layers))
-    counting.register_forward_pre_hook(_to_cpu)
+    counting.register_forward_pre_hook(partial(_accept, tuple(shape)))
     return counting
 
 
@@ -99,7 +101,14 @@ def _refusal(name: str, reason: str) -> CourseError:
     return CourseError(f"{name} cannot be computed by counting bits: {reason}. Run the net in PyTorch instead.")
 
 
-def _to_cpu(net: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+def _accept(shape: tuple[int, ...], net: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+    """Return the inputs of a converted net on the CPU, after a check of the number of their channels."""
+    for tensor in inputs:
+        if tensor.ndim == len(shape) + 1 and tensor.shape[1] != shape[0]:
+            raise CourseError(
+                f"The images have {tensor.shape[1]} channels, but the net was converted for {shape[0]}: pass images "
+                f"of the shape (n, {', '.join(map(str, shape))}), or convert a net that was built for these images."
+            )
     return tuple(tensor.cpu() for tensor in inputs)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..common.errors import MAX_SEED, CourseError, check_type, check_whole
+from ..common.errors import MAX_SEED, CourseError, check_type, check_whole, raise_if_of_the_machine
 from . import weights
 from .convnet import ConvNet
 from .lenet import LeNet
@@ -179,6 +179,7 @@ def _new(chosen: Architecture, arch: str, scheme: Scheme, options: dict[str, Any
     except CourseError:
         raise
     except Exception as error:  # a class of your own can raise anything
+        raise_if_of_the_machine(error)
         reason = (str(error).splitlines() or [""])[0].rstrip(".")
         raise CourseError(
             f"{_name(chosen.net)} cannot build {arch} for {scheme.name} ({type(error).__name__}: {reason}): its first "

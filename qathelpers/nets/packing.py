@@ -6,7 +6,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from ..common.errors import CourseError, check_type, check_whole
+from ..common.errors import CourseError, check_type, check_whole, raise_if_of_the_machine
 from . import quantizers, weights
 
 MOST_LEVELS = 256  # of a number that a byte holds
@@ -240,6 +240,7 @@ def check_packing(net: nn.Module) -> None:
             layer.weight.copy_(integers.to(latent.device) * weights.scale(layer).to(latent.device))
             problem = "" if torch.equal(weights.quantized(layer), expected) else "other weights come out"
         except Exception as error:  # Brevitas raises almost anything for a quantizer without a constant scale
+            raise_if_of_the_machine(error)
             problem = str(error)
         finally:
             layer.weight_quant = quantizer
@@ -271,7 +272,8 @@ def _replaced_by_threshold(layer: nn.Module) -> list[str]:
         return []
     try:
         kept = _with_constant_scale(layer, _threshold(layer)).state_dict()
-    except Exception:  # Brevitas raises almost anything for a quantizer without a constant scale
+    except Exception as error:  # Brevitas raises almost anything for a quantizer without a constant scale
+        raise_if_of_the_machine(error)
         return []
     return [name for name in names if name not in kept]
 

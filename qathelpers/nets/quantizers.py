@@ -22,6 +22,8 @@ from brevitas.quant import (
 from brevitas.quant.solver import WeightQuantSolver
 from torch import Tensor, nn
 
+from ..common.errors import raise_if_of_the_machine
+
 FLOAT_BITS = 32
 
 
@@ -82,6 +84,7 @@ def problem_with(quantizer: type) -> str:
                 for shape in ((2, 4, 3, 3), (2, 4)):
                     activation(torch.randn(shape))
     except Exception as error:  # an incomplete quantizer can raise almost anything
+        raise_if_of_the_machine(error)
         return f"{type(error).__name__}: {error}"
     return ""
 

@@ -7,6 +7,7 @@ import pandas as pd
 
 from ..common import hardware
 from ..common.errors import CourseError
+from ..common.words import counted
 from ..data.cifar10 import load
 from ..nets.architectures import build
 from ..nets.recipe import Recipe
@@ -50,7 +51,9 @@ def reproduce(config: dict, folder: str | Path | None = None) -> History:
 def difference(recorded: History, again: History) -> str:
     """Return in one or two sentences whether both histories are the same, or by how much they differ and why."""
     if len(again) != len(recorded):
-        return f"Stopped after {len(again)} of {len(recorded)} epochs; the same command continues from there."
+        return (
+            f"Stopped after {len(again)} of {counted(len(recorded), 'epoch')}; the same command continues from there."
+        )
     same_training = all(np.array_equal(recorded[column], again[column]) for column in TRAINING)
     if same_training and all(np.array_equal(recorded[column], again[column]) for column in TEST):
         return "The same history, to the last bit."

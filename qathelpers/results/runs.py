@@ -7,6 +7,7 @@ from torch import nn
 from ..common import distributed, settings
 from ..common.errors import CourseError, check_type
 from ..common.files import as_path, files_in
+from ..common.words import counted
 from ..data.dataset import NAME, Dataset
 from ..nets.architectures import build
 from ..nets.recipe import Recipe
@@ -93,7 +94,7 @@ def load_or_train(
         with run.lock():
             history = distributed.from_first(run.finished)  # another process may have finished it since the first look
             if history is None:
-                print(f"{net.spec.name}: training for {run.epochs} epochs on {run.config['hardware']}")
+                print(f"{net.spec.name}: training for {counted(run.epochs, 'epoch')} on {run.config['hardware']}")
                 return net, train(run, net, dataset, overwrite=overwrite)
     print(f"{net.spec.name}: loaded from {settings.short(run.weights_path)}; delete that file to train again")
     return run.load_net(net).to(run.device), history

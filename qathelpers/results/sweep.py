@@ -23,7 +23,7 @@ import torch
 
 from ..common import settings
 from ..common.errors import CourseError
-from ..common.files import check_writable, not_written
+from ..common.files import not_written
 from ..common.progress import progress
 from ..data.cifar10 import load
 from ..data.dataset import Dataset
@@ -156,8 +156,8 @@ def train(job: Job, threads: int, config: dict, overwrite: bool = False) -> floa
     """
     torch.set_num_threads(threads)
     _take_a_gpu()
-    check_writable(job.log_path.parent)
     try:
+        job.log_path.parent.mkdir(parents=True, exist_ok=True)
         log = open(job.log_path, "a", encoding="utf-8")  # noqa: SIM115, the with statement below closes it
     except OSError as error:  # the log of another user, for example
         raise not_written(job.log_path, error) from error

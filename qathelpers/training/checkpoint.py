@@ -11,7 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import save as serialize
 from torch import nn
 
-from ..common.errors import CourseError, check_type
+from ..common.errors import CourseError, check_type, is_out_of_memory, raise_if_of_the_machine
 from ..common.files import PYTORCH, SAFETENSORS, as_path, check_readable, format_of, unreadable, write_atomically
 from ..nets import packing, weights
 from ..nets.architectures import NetSpec, architecture, build, spec_of
@@ -122,6 +122,7 @@ def load_with_config(path: str | Path, net: nn.Module | None = None) -> tuple[nn
         try:
             tensors = packing.unpack_net(net, tensors, layers)
         except (KeyError, ValueError, TypeError, AttributeError, RuntimeError, OverflowError) as error:
+            raise_if_of_the_machine(error)
             raise CourseError(f"{path} is damaged ({error}): replace it with a fresh copy.") from error
     still_packed = "packed" in header and other
     problem = ("" if still_packed else misfits(net, tensors)) or other or _other_scheme(net, config)
@@ -218,9 +219,9 @@ def _read(path: Path, foreign: bool) -> tuple[Tensors, dict]:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118, it is not a dictionary
     except CourseError:
         raise
-    except (OSError, MemoryError) as error:
-        raise unreadable(path, error) from error
     except Exception as error:  # a damaged file can raise almost anything
+        if isinstance(error, OSError) or is_out_of_memory(error):
+            raise unreadable(path, error) from error
         raise _not_a_checkpoint(path, error) from error
     return tensors, _header(path, tensors, metadata) if ours else {"config": {}}
 
@@ -234,7 +235,7 @@ def _header(path: Path, tensors: Tensors, metadata: dict[str, str]) -> dict:
         )
     try:
         header = {key: json.loads(value) for key, value in metadata.items()}
-    except (ValueError, RecursionError, MemoryError) as error:
+    except (ValueError, RecursionError) as error:
         raise CourseError(f"The header of {path} is not JSON ({error}): replace the file with a fresh copy.") from error
     for key, check in (("config", schema.problem_with), ("packed", schema.problem_with_packed)):
         if key in header and (problem := check(header[key])):
@@ -296,6 +297,7 @@ def _build(config: dict, path: Path) -> nn.Module:
         sizes |= {key: config[key] for key in sizes if key in config}
         return build(config["name"], config["arch"], config.get("init_seed", 0), **sizes)
     except Exception as error:  # a config can hold any values, and a net of your own can raise anything
+        raise_if_of_the_machine(error)
         reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")  # PyTorch can add a stack trace
         raise CourseError(f"{path} {_content(config)}, which cannot be built here ({reason}): {GIVE_NET}.") from error
 

@@ -3,11 +3,11 @@
 import copy
 
 import torch
+from brevitas import nn as qnn
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ..common import hardware
-from ..common.errors import CourseError
+from ..common.errors import CourseError, raise_if_of_the_machine
 from ..data.batches import normalize, progressive_side
 from ..data.dataset import Dataset
 from ..nets import weights
@@ -43,13 +43,14 @@ def check_training(net: nn.Module, dataset: Dataset, recipe: Recipe) -> list[str
 
 def _check_logits(net: nn.Module, dataset: Dataset) -> None:
     classes, name = len(dataset.classes), spec_of(net).name
-    logits = _logits(net, dataset.train_images[:2])
+    sigmoids: list[torch.Tensor] = []
+    logits = _logits(net, dataset.train_images[:2], sigmoids)
     if logits.shape[1] < classes:
         raise CourseError(
             f"{name} has {logits.shape[1]} outputs, but the data has {classes} classes: build the net with "
             f"classes={classes}."
         )
-    if _ends_in_sigmoid(logits):
+    if _ends_in_sigmoid(logits) or any(torch.equal(output.flatten(), logits.flatten()) for output in sigmoids):
         raise CourseError(
             f"{name} ends in a Sigmoid, but the training computes a softmax of the net's outputs, so it would hardly "
             "learn from values between 0 and 1: remove the Sigmoid at the end of the net."
@@ -112,21 +113,27 @@ def _check_small_images(net: nn.Module, dataset: Dataset) -> None:
 
 
 @torch.no_grad()
-def _logits(net: nn.Module, images: torch.Tensor) -> torch.Tensor:
-    """Return the logits for two images (2, outputs), computed by a copy, so that the net itself does not change."""
+def _logits(net: nn.Module, images: torch.Tensor, sigmoids: list[torch.Tensor] | None = None) -> torch.Tensor:
+    """Return the logits for two images (2, outputs), computed by a copy, so that the net itself does not change.
+
+    The outputs of Brevitas' QuantSigmoids, whose gradients do not tell what they are, are appended to `sigmoids`.
+    """
     weights.initialize_scales(net)  # Brevitas damages a net that is copied before it has all of its scales
     parameter = next((p for p in net.parameters() if p.requires_grad), None)
     if parameter is None:
         raise CourseError(f"{spec_of(net).name} has no parameters that can be trained: add layers, or unfreeze some.")
     device = parameter.device
     pair = in_its_format(net, normalize(images.expand(2, -1, -1, -1).to(device)))
+    tried = copy.deepcopy(net).train()
+    for module in tried.modules():
+        if sigmoids is not None and isinstance(module, qnn.QuantSigmoid):
+            module.register_forward_hook(lambda _module, _inputs, output: sigmoids.append(as_logits(output)))
     try:
         drawing = torch.random.fork_rng([device] if device.type == "cuda" else [])  # dropout draws random numbers
         with drawing, torch.enable_grad():  # so that the logits know from which operation they come
-            output = copy.deepcopy(net).train()(pair)
+            output = tried(pair)
     except Exception as error:  # a net of your own can raise anything
-        if hardware.is_used_up(error):
-            raise
+        raise_if_of_the_machine(error)
         raise cannot_process(net, images.shape, error) from error
     logits = as_logits(output)
     if logits.ndim != 2 or len(logits) != 2:

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..common import distributed, hardware
-from ..common.errors import CourseError, check_type, check_whole
+from ..common.errors import CourseError, check_type, check_whole, raise_if_of_the_machine
 from ..data.batches import Batches, normalize
 from ..nets import weights
 from ..nets.architectures import spec_of
@@ -149,8 +149,7 @@ def _logits(net: nn.Module, images: torch.Tensor) -> torch.Tensor:
     except CourseError:
         raise
     except Exception as error:  # a net of your own can raise anything
-        if hardware.is_used_up(error):
-            raise
+        raise_if_of_the_machine(error)
         raise cannot_process(net, images.shape, error) from error
 
 

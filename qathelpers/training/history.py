@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from ..common.errors import CourseError, check_type
+from ..common.errors import CourseError, check_type, is_out_of_memory
 from ..common.files import as_path, check_readable, format_of, unreadable, write_atomically
 from . import schema
 
@@ -203,9 +203,9 @@ def _read(path: Path, parse: Callable[[BinaryIO], Any]) -> Any:
     try:
         with open(path, "rb") as file:
             return parse(file)
-    except (OSError, MemoryError) as error:
-        raise unreadable(path, error) from error
     except Exception as error:  # a damaged file can raise almost anything
+        if isinstance(error, OSError) or is_out_of_memory(error):
+            raise unreadable(path, error) from error
         kind = format_of(path)
         is_other = kind and path.suffix not in kind  # the format has the name of its suffix in parentheses
         problem = f"{kind}, not {wanted}" if is_other else f"damaged or from another program ({error})"

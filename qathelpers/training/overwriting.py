@@ -5,6 +5,7 @@ from pathlib import Path
 
 from ..common.errors import CourseError, check_type
 from ..common.files import PYTORCH, Unreadable, format_of
+from ..common.words import counted
 from . import checkpoint
 from .history import History
 from .run import Run, differences
@@ -83,7 +84,9 @@ def _interrupted(run: Run) -> str:
     if not isinstance(rows, list) or not rows or "epochs" not in config:
         return ""
     changes = _changes(config, run.config)
-    kept = f"{len(rows)} of {config['epochs']} epochs of an interrupted run of {config.get('name', run.name)}"
+    kept = (
+        f"{len(rows)} of {counted(config['epochs'], 'epoch')} of an interrupted run of {config.get('name', run.name)}"
+    )
     return f"{run.resume_path} holds {kept} with other settings ({changes})" if changes else ""
 
 

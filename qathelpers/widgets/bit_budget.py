@@ -6,7 +6,7 @@ from numbers import Real
 import ipywidgets as ipw
 
 from ..analysis.figure import Figure, new
-from ..common.errors import CourseError
+from ..common.errors import CourseError, translated
 from ..data.dataset import Dataset
 from ..nets import Scheme
 from .budget_net import ACTIVATIONS, WEIGHTS, Choice, Costs, costs_of
@@ -146,7 +146,8 @@ class BitBudget(WithPreview, Widget):
                 raise CourseError(f"{self._verdict()} Choose fewer bits or narrower blocks, then train.")
             if self.panel is not None and self.panel.running:
                 raise CourseError("A net is still being trained below: stop the training, or wait for its end.")
-            self.panel = TrainingPanel(self.dataset, name=self.name, arch=self.arch)
+            with translated():
+                self.panel = TrainingPanel(self.dataset, name=self.name, arch=self.arch)
         except CourseError as error:
             self.status.value = announced(str(error), "bad")
             return

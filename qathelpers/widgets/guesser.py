@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from ..analysis.figure import Figure
-from ..common.errors import CourseError
+from ..common.errors import CourseError, translated
 from ..data.dataset import TITLES, Dataset
 from ..data.pictures import read_with_whole
 from ..nets.architectures import spec_of
@@ -171,7 +171,9 @@ class PictureGuesser(WithPreview, Widget):
         channels, _, side = self.dataset.test_images.shape[1:]
         self.back.layout.display = None
         try:
-            image, whole = read_with_whole(content, side, name=name, channels=channels)
+            with translated():
+                image, whole = read_with_whole(content, side, name=name, channels=channels)
+                logits = {name: predict(net, image[None])[0] for name, net in self.nets.items()}
         except CourseError as error:
             # The answers for the image before must not be taken for those for this file.
             self.predictions, self.answer.value = {}, ""
@@ -182,7 +184,7 @@ class PictureGuesser(WithPreview, Widget):
             f"{name}: the nets see the part inside the frame, resized to {side} x {side} pixels."
         )
         self.whole.value, self.whole.layout.display = framed(whole), None
-        self._show(image, {name: predict(net, image[None])[0] for name, net in self.nets.items()}, None)
+        self._show(image, logits, None)
 
     def _show(self, image: torch.Tensor, logits: dict[str, torch.Tensor], truth: str | None) -> None:
         self.image.value, self.image.layout.visibility = enlarged(image), "visible"

@@ -8,7 +8,8 @@ from torch import nn
 
 from .. import nets
 from ..analysis.figure import Figure
-from ..common.errors import CourseError
+from ..common.errors import CourseError, translated
+from ..common.words import counted
 from ..data.dataset import Dataset
 from ..training.history import History
 from .panel.estimate import Estimates
@@ -16,7 +17,7 @@ from .panel.form import Form
 from .panel.messages import handle_pending
 from .panel.monitor import LIVE, Monitor, running_monitor, stopped_monitor
 from .panel.still import still
-from .panel.training import Training, counted, new_training, panel_folder, place
+from .panel.training import Training, new_training, panel_folder, place
 from .preview import WithPreview
 from .style import Widget, row
 
@@ -155,9 +156,10 @@ class TrainingPanel(WithPreview, Widget):
         if self.running and not self._has_ended():
             return
         try:
-            settings = self.form.settings()
-            taken = {place(one.training) for one in LIVE if one.training.running}
-            training = new_training(self.dataset, settings, taken)
+            with translated():
+                settings = self.form.settings()
+                taken = {place(one.training) for one in LIVE if one.training.running}
+                training = new_training(self.dataset, settings, taken)
         except CourseError as error:
             self.monitor.say(str(error), "error")
             return

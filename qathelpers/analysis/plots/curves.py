@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import pandas as pd
 from matplotlib.axes import Axes
 
+from ...common.words import counted
 from ...training.history import History, check_histories
 from ..figure import Figure, colour, end_labels, new
 
@@ -112,4 +113,4 @@ def _alt(histories: Sequence[History], column: str) -> str:
         if len(h)
     ]
     epochs = max((len(history) for history in histories), default=0)
-    return f"Line chart of the {LABELS[column]} over {epochs} epochs: {'; '.join(ends)}."
+    return f"Line chart of the {LABELS[column]} over {counted(epochs, 'epoch')}: {'; '.join(ends)}."

@@ -1,6 +1,7 @@
 """What a panel shows of a training: its title, its progress, its curves and its weights."""
 
 import html
+import os
 import time
 
 import ipywidgets as ipw
@@ -10,13 +11,14 @@ from torch import nn
 
 from ... import nets
 from ...common import settings
+from ...common.words import counted
 from ...data.dataset import TITLES, Dataset
 from ...nets import weights
 from ..style import announced, chart, row
 from . import svg
 from .look import Look, Observer
 from .settings import duration
-from .training import FINISHED, RUNNING, Events, Training, counted, place
+from .training import FINISHED, RUNNING, Events, Training, place
 
 MAX_LINES = 6  # of the log
 MAX_EARLIER = 3  # runs that stay as thin curves
@@ -216,7 +218,7 @@ def stopped_monitor(dataset: Dataset) -> Monitor | None:
     training = LIVE[-1].training
     is_same = training.dataset.name == dataset.name and len(training.dataset.train_labels) == len(dataset.train_labels)
     resume = place(training).with_name(f"{place(training).name}.resume.safetensors")
-    return LIVE[-1] if training.resumable and is_same and resume.exists() else None
+    return LIVE[-1] if training.resumable and is_same and os.path.exists(resume) else None
 
 
 def remember(training: Training) -> None:

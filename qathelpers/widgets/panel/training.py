@@ -10,7 +10,8 @@ from pathlib import Path
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ...common.errors import CourseError
+from ...common.errors import CourseError, sentence
+from ...common.words import counted
 from ...data.dataset import Dataset
 from ...nets import spec_of
 from ...results.runs import run_folder
@@ -114,7 +115,7 @@ class Training:
         except KeyboardInterrupt:  # before the first batch
             pass
         except Exception as error:  # a thread that ended without a message would look like a slow training
-            self.error = str(error) if isinstance(error, CourseError) else f"{type(error).__name__}: {error}"
+            self.error = sentence(error) or f"{type(error).__name__}: {error}"
         finally:
             self.phase = FINISHED if self.history is not None and self.finished_epochs == self.epochs else STOPPED
             try:
@@ -228,11 +229,6 @@ def panel_folder(dataset: Dataset, arch: str) -> Path:
 def place(training: Training) -> Path:
     """Return the path of a training's files, without suffix."""
     return training.folder / training.name
-
-
-def counted(number: int, noun: str) -> str:
-    """Return a number with its noun, such as "1 epoch" or "3 epochs"."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _has_files(folder: Path, name: str) -> bool:

@@ -1,0 +1,74 @@
+"""Show errors in a notebook as the line of the reader's cell and one sentence, without the insides of the course."""
+
+import sys
+import traceback
+from pathlib import PurePath
+from types import FrameType, TracebackType
+from typing import Any
+
+from .errors import CourseError, sentence
+
+COURSE = __name__.partition(".")[0]
+LIBRARIES = {"site-packages", "dist-packages"}  # where packages are installed
+STANDARD_LIBRARY = PurePath(traceback.__file__).parent
+
+# The kinds of errors for which there can be a sentence; a RuntimeError of PyTorch can say that memory is used up.
+KINDS = (CourseError, OSError, MemoryError, UnicodeError, RuntimeError)
+
+
+def show_sentences() -> None:
+    """From now on, show errors that are no mistake in the code as the line of the cell and one sentence.
+
+    This is for errors in the code of the course. Errors in the reader's own code keep their whole traceback, and so do
+    all errors outside IPython. `%tb` shows the whole traceback of the last error.
+    """
+    shell = _shell()
+    if shell is not None and not shell.custom_exceptions:  # the reader may have set some
+        shell.set_custom_exc(KINDS, _show)
+
+
+def _shell() -> Any:
+    """Return the IPython that runs this code, or None; it is not imported if it does not run."""
+    return sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+
+
+def _show(
+    shell: Any, kind: type, error: BaseException, trace: TracebackType, tb_offset: int | None = None
+) -> list[str] | None:
+    text, kept = sentence(error), _up_to_the_reader(trace)
+    if text is None or kept is None:
+        shell.showtraceback((kind, error, trace), tb_offset=tb_offset)
+        return
+    shell.showtraceback((CourseError, CourseError(text), kept), tb_offset=tb_offset)
+    sys.last_type, sys.last_value, sys.last_traceback = kind, error, trace  # for %tb and %debug
+
+
+def _up_to_the_reader(trace: TracebackType) -> TracebackType | None:
+    """Return the part of a traceback that ends with the reader's own line; None if that line raised the error itself.
+
+    Libraries do not count: what is raised in them is an error of the code that called them.
+    """
+    steps, step = [], trace
+    while step is not None:
+        steps.append(step)
+        step = step.tb_next
+    while steps and _is_of_a_library(steps[-1].tb_frame):
+        steps.pop()
+    if not steps or not _is_of_the_course(steps[-1].tb_frame):
+        return None
+    while steps and (_is_of_the_course(steps[-1].tb_frame) or _is_of_a_library(steps[-1].tb_frame)):
+        steps.pop()
+    kept = None
+    for step in reversed(steps):
+        kept = TracebackType(kept, step.tb_frame, step.tb_lasti, step.tb_lineno)
+    return kept
+
+
+def _is_of_the_course(frame: FrameType) -> bool:
+    return str(frame.f_globals.get("__name__")).partition(".")[0] == COURSE
+
+
+def _is_of_a_library(frame: FrameType) -> bool:
+    path = PurePath(frame.f_code.co_filename)
+    is_ours = _is_of_the_course(frame)  # the course may be installed, too
+    return not is_ours and (bool(LIBRARIES & set(path.parts)) or path.is_relative_to(STANDARD_LIBRARY))
