@@ -13,7 +13,7 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torchvision.transforms.functional import pil_to_tensor
 
-from ..common.errors import CourseError, check_type, check_whole
+from ..common.errors import CourseError, check_type, check_whole, is_out_of_memory
 from ..common.files import unreadable
 from .batches import CHANNELS
 
@@ -197,7 +197,7 @@ def _refusing(name: str, head: bytes) -> Iterator[None]:
 
 def _why_not(head: bytes, error: Exception) -> str:
     kind, other = _signature(head, SIGNATURES), _signature(head, OTHER_SIGNATURES)
-    if isinstance(error, MemoryError):
+    if is_out_of_memory(error):
         return "does not fit into the memory of this machine: save a smaller copy."
     if "MAX_TEXT" in str(error):
         return f"contains compressed text of more than a megabyte, which is not unpacked: {SAVE_AS}."
