@@ -1,6 +1,7 @@
 """Each test starts without the user's settings and with its own folders for the cache and for runs."""
 
 import os
+from collections import Counter
 
 import pytest
 import torch
@@ -12,8 +13,25 @@ from qathelpers.data.cifar10 import cache_file, load
 
 from .own_nets import MINE, TERNARY, OwnNet
 
-settings.register_profile("course", deadline=None)  # a busy machine is not a fault
+# No deadline: a busy machine is not a fault. `pytest --hypothesis-profile=thorough` tries far more inputs.
+settings.register_profile("course", deadline=None, max_examples=60)
+settings.register_profile("thorough", deadline=None, max_examples=2000)
 settings.load_profile("course")
+
+SEED = 26  # of the random inputs that `tried` counts
+TRIED = Counter()  # these inputs, by kind
+
+
+def tried(kind):
+    """Count a random input; the number of each kind is printed at the end of the tests."""
+    TRIED[kind] += 1
+
+
+def pytest_terminal_summary(terminalreporter):
+    if TRIED:
+        counts = ", ".join(f"{count} {kind}" for kind, count in TRIED.items())
+        terminalreporter.write_line(f"random inputs tried (seed {SEED}): {counts}")
+
 
 SETTINGS = {name: value for name, value in os.environ.items() if name.startswith("QAT_")}
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import save_file
@@ -19,10 +19,11 @@ from qathelpers.data import readers
 from qathelpers.nets import build
 from qathelpers.training import History, checkpoint
 
+from .conftest import SEED, tried
 from .test_data import small_cifar  # noqa: F401, a fixture
 from .test_readers import arrays, write_batches, write_pngs  # noqa: F401, a fixture
 
-FUZZED = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+FUZZED = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 damages = st.one_of(
     st.tuples(st.just("bytes"), st.binary(max_size=200)),
     st.tuples(st.just("cut"), st.floats(0, 0.999)),
@@ -75,9 +76,11 @@ def copies(arrays, tmp_path_factory):  # noqa: F811
 
 
 @pytest.mark.parametrize("kind", ["batches", "pngs"])
+@seed(SEED)
 @FUZZED
 @given(file=st.integers(0, 99), change=damages)
 def test_a_damaged_folder_is_read_or_refused(copies, tmp_path_factory, monkeypatch, kind, file, change):
+    tried(kind)
     folder = tmp_path_factory.mktemp("x") / kind
     shutil.copytree(copies / kind, folder)
     files = sorted(path for path in folder.rglob("*") if path.is_file())
@@ -99,9 +102,11 @@ def run(tmp_path_factory):
     return folder
 
 
+@seed(SEED)
 @FUZZED
 @given(file=st.sampled_from(["net.safetensors", "net.npy", "net.json"]), change=damages)
 def test_a_damaged_run_is_read_or_refused(run, tmp_path_factory, file, change):
+    tried("runs")
     folder = tmp_path_factory.mktemp("x") / "run"
     shutil.copytree(run, folder)
     damage(folder / file, *change)
@@ -110,6 +115,7 @@ def test_a_damaged_run_is_read_or_refused(run, tmp_path_factory, file, change):
     shutil.rmtree(folder)
 
 
+@seed(SEED)
 @FUZZED
 @given(
     names=st.lists(st.sampled_from([*data.FINGERPRINTS, "x"]), max_size=3),
@@ -125,6 +131,7 @@ def test_a_foreign_cache_is_named_and_replaced(
     shape,
     kind,
 ):
+    tried("caches")
     folder = tmp_path_factory.mktemp("cache")
     monkeypatch.setenv("QAT_CACHE_DIR", str(folder))
     tensors = {

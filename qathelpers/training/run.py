@@ -303,7 +303,7 @@ class Run:
         try:
             tensors, header = checkpoint.read(self.resume_path)
             config = header["config"]
-            resume = _unflatten(tensors, np.array([tuple(row) for row in header["rows"]], ROW))
+            resume = _unflatten(tensors, _epochs(header["rows"], self.epochs))
         except Unreadable:
             raise
         except (CourseError, KeyError, ValueError, TypeError, OverflowError) as error:
@@ -369,6 +369,18 @@ def _data_digest(dataset: Dataset) -> str:
     return sha.hexdigest()
 
 
+def _epochs(stored: list, epochs: int) -> np.ndarray:
+    """Return the rows of a history that a resume file holds.
+
+    Raises:
+        ValueError: If they are not those of the first of `epochs` epochs.
+    """
+    rows = np.array([tuple(row) for row in stored], ROW)
+    if not 0 < len(rows) <= epochs or rows["epoch"].tolist() != list(range(1, len(rows) + 1)):
+        raise ValueError(f"its {len(rows)} rows are not those of the first of {epochs} epochs")
+    return rows
+
+
 def _unflatten(tensors: checkpoint.Tensors, rows: np.ndarray) -> Resume:
     net = {key.removeprefix("net."): tensor for key, tensor in tensors.items() if key.startswith("net.")}
     optimizers: dict[int, dict] = {}
@@ -396,6 +408,8 @@ def _after_one_step(optimizer: torch.optim.Optimizer) -> dict[int, checkpoint.Te
     return other.state_dict()["state"]
 
 
-def _layout(state: dict[int, checkpoint.Tensors]) -> dict[int, dict[str, torch.Size]]:
-    """Return the shapes of an optimizer's state, by parameter and name."""
-    return {index: {key: tensor.shape for key, tensor in entry.items()} for index, entry in state.items()}
+def _layout(state: dict[int, checkpoint.Tensors]) -> dict[int, dict[str, tuple]]:
+    """Return the shapes and types of an optimizer's state, by parameter and name."""
+    return {
+        index: {key: (tensor.shape, tensor.dtype) for key, tensor in entry.items()} for index, entry in state.items()
+    }

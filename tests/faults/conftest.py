@@ -2,7 +2,6 @@
 
 import re
 import shutil
-from collections import Counter
 
 import pytest
 
@@ -59,17 +58,3 @@ def assert_refused(call, error, named):
         call()
     assert raised.type is error
     assert_names(str(raised.value), named)
-
-
-TRIED = Counter()  # random inputs, by kind
-
-
-def tried(kind):
-    """Count a random input; the number of each kind is printed at the end of the tests."""
-    TRIED[kind] += 1
-
-
-def pytest_terminal_summary(terminalreporter):
-    if TRIED:
-        counts = ", ".join(f"{count} {kind}" for kind, count in TRIED.items())
-        terminalreporter.write_line(f"random inputs tried (seed 26): {counts}")
