@@ -16,16 +16,23 @@ from torch import nn
 
 from qathelpers import data, results
 from qathelpers.common.errors import MAX_SEED, CourseError
-from qathelpers.common.files import check_readable, check_replaceable, check_writable, write_atomically
+from qathelpers.common.files import (
+    check_readable,
+    check_replaceable,
+    check_writable,
+    remove_leftovers,
+    write_atomically,
+)
 from qathelpers.data import Batches
 from qathelpers.training import checkpoint, evaluate
 from qathelpers.training.history import History
 from qathelpers.training.run import Run
 
-from . import commands, picture
+from . import commands, journal, picture
 
 DATA = commands.CHECKOUT / "data"
 RESULTS = commands.CHECKOUT / "docs" / "results.md"
+JOURNAL = ".undo.zip"  # in the folder of the recorded runs, while some of them are replaced
 WHOLE = {"cifar10": (50_000, 10_000)}  # training and test images
 
 
@@ -59,7 +66,10 @@ def record(
             recorded already, or if the packed net does not compute the same as the trained one. In these cases, nothing
             is written.
     """
-    return publish([prepare(name, arch, data_name, seed, target, keep_weights)])
+    journal.undo(target / JOURNAL)
+    recordings = [prepare(name, arch, data_name, seed, target, keep_weights)]
+    with journal.replaced_together(paths_of(recordings), target / JOURNAL):
+        return publish(recordings)
 
 
 @dataclass
@@ -112,21 +122,29 @@ def prepare(
     return Recording(history, path, net, weights_path if net is not None else None)
 
 
-def publish(recordings: list[Recording]) -> list[Path]:
-    """Write what `prepare` has checked: all of it, or, if writing fails, nothing.
-
-    Raises:
-        CourseError: If a file cannot be written; what was there is restored.
-    """
+def paths_of(recordings: Iterable[Recording]) -> list[Path]:
+    """Return all files that `publish` writes."""
     paths = []
     for recording in recordings:
-        paths += [recording.history_path, *([recording.weights_path] if recording.net is not None else [])]
-    with restored_on_error([*paths, *(path.with_suffix(".json") for path in paths if path.suffix == ".npy")]):
-        for recording in recordings:
-            if recording.net is not None:
-                checkpoint.save(recording.net, recording.weights_path, recording.history.config, packed=True)
-            recording.history.save(recording.history_path)
+        paths += [recording.history_path, recording.history_path.with_suffix(".json")]
+        paths += [recording.weights_path] if recording.weights_path else []
     return paths
+
+
+def publish(recordings: Iterable[Recording]) -> list[Path]:
+    """Write what `prepare` has checked.
+
+    Returns:
+        The .npy file of each history, and the .safetensors file of each net.
+
+    Raises:
+        CourseError: If a file cannot be written.
+    """
+    for recording in recordings:
+        if recording.net is not None:
+            checkpoint.save(recording.net, recording.weights_path, recording.history.config, packed=True)
+        recording.history.save(recording.history_path)
+    return [path for path in paths_of(recordings) if path.suffix != ".json"]
 
 
 @contextlib.contextmanager
@@ -206,6 +224,15 @@ def update_tables(path: Path = RESULTS) -> None:
     write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
+def update_pages(pages: Iterable[Path]) -> None:
+    """Update everything that is computed from the recorded runs."""
+    for page in pages:
+        remove_leftovers(page)
+    picture.points.cache_clear()  # the runs may have changed since the last update
+    update_tables(RESULTS)
+    picture.update(commands.CHECKOUT)
+
+
 def check_pages(paths: Iterable[Path]) -> None:
     """Check that the pages with results can be updated, before any run is recorded.
 
@@ -231,20 +258,24 @@ def check_pages(paths: Iterable[Path]) -> None:
 def main(names: tuple[str, ...], arch: str, seed: int, keep_weights: bool, replace: bool) -> None:
     """Add your finished CIFAR-10 runs of NAMES to data/, and update the tables and the picture of the results.
 
-    Everything is checked before anything is written, and either all of it is written or nothing.
+    Everything is checked before anything is written, and either all of it is written or nothing. If the command is
+    killed, the next one begins by undoing what was written.
     """
+    target = commands.CHECKOUT / "data"
     pages = [RESULTS, *(commands.CHECKOUT / name for name in (picture.README, picture.PICTURE))]
     check_pages(pages)
+    if undone := journal.undo(target / JOURNAL):
+        update_pages(pages)
+        print("A recording was interrupted; these files have their old content again:", *undone)
     recordings = [
         prepare(name, arch, seed=seed, keep_weights=keep_weights, replace_better=replace)
         for name in dict.fromkeys(names)
     ]
-    paths = [path for one in recordings for path in (one.history_path, one.history_path.with_suffix(".json"))]
-    paths += [one.weights_path for one in recordings if one.weights_path]
-    with restored_on_error([*paths, *pages]):
-        print("saved", *publish(recordings))
-        update_tables(RESULTS)
-        picture.update(commands.CHECKOUT)
+    # The pages are not in the journal: they are computed from the recorded runs, and have text that someone may edit.
+    with restored_on_error(pages), journal.replaced_together(paths_of(recordings), target / JOURNAL):
+        paths = publish(recordings)
+        update_pages(pages)
+    print("saved", *paths)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from .errors import CourseError
-from .files import not_written, write_atomically
+from .files import not_written, remove_leftovers, write_atomically
 
 NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}  # what network file systems without locks answer
 
@@ -45,6 +45,7 @@ def hold(path: Path, wait: Callable[[str], object] | None = None) -> Iterator[No
     held = _acquire(lock, path, note, wait)
     try:
         if held:
+            remove_leftovers(note)
             with contextlib.suppress(CourseError):
                 write_atomically(note, lambda file: file.write_text(_this_process(), encoding="utf-8"))
         yield

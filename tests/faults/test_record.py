@@ -1,14 +1,17 @@
 """Runs that should not be recorded, and a recording that fails half-way: data/ and README.md stay as they are."""
 
+import itertools
 import os
+import signal
 import subprocess
 import sys
 
 import pytest
+import torch
 from click.testing import CliRunner
 
 from qathelpers.results import recorded
-from qathelpers.training import History
+from qathelpers.training import History, checkpoint
 from tools import record as tool
 
 from .conftest import assert_names, contents
@@ -109,7 +112,7 @@ def test_a_better_run_is_replaced_only_on_request(record, column):
     assert len(History.load(path)) == 2 and History.load(path).test_acc < 1
 
 
-@pytest.mark.parametrize("at", range(1, 9))
+@pytest.mark.parametrize("at", range(1, 11))
 def test_a_recording_that_fails_half_way_is_undone(record, monkeypatch, at):
     assert record("BinaryNN").exit_code == 0
     before = contents(record.folder)
@@ -117,7 +120,9 @@ def test_a_recording_that_fails_half_way_is_undone(record, monkeypatch, at):
 
     def fail(source, target):
         calls.append(target)
-        if len(calls) == at:
+        if str(target).endswith(".holder"):  # whose lock it is; nothing depends on it
+            calls.pop()
+        elif len(calls) == at:
             raise OSError(28, "No space left on device")
         replace(source, target)
 
@@ -127,6 +132,98 @@ def test_a_recording_that_fails_half_way_is_undone(record, monkeypatch, at):
     assert result.exit_code == (1 if len(calls) >= at else 0)
     if result.exit_code:
         assert contents(record.folder) == before
+
+
+def kill_before(step, function):
+    """Call `function` in a child process, which is killed before its `step`-th change of a name in a folder.
+
+    Returns:
+        Whether it was killed; False if it ended before.
+    """
+    child = os.fork()
+    if child:
+        return os.WIFSIGNALED(os.waitpid(child, 0)[1])
+    left, functions = itertools.count(step - 1, -1), {"replace": os.replace, "unlink": os.unlink}
+
+    def killed(name):
+        def act(*arguments, **options):
+            if next(left) == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            functions[name](*arguments, **options)
+
+        return act
+
+    try:
+        for name in functions:
+            setattr(os, name, killed(name))
+        torch.set_num_threads(1)  # the threads of the process that was forked are not in this one
+        function()
+        os._exit(0)
+    finally:
+        os._exit(1)
+
+
+def test_files_that_a_killed_process_has_replaced_get_their_old_content(tmp_path):
+    old, new, journal = tmp_path / "a" / "old", tmp_path / "new", tmp_path / ".undo.zip"
+    old.parent.mkdir()
+    old.write_bytes(b"1")
+    with tool.journal.replaced_together([old, new], journal):
+        kept = journal.read_bytes()
+        for path in (old, new):
+            path.write_bytes(b"2")
+            path.with_name(f".{path.name}.12345678").write_bytes(b"half")  # as a kill leaves it
+    assert tool.journal.undo(journal) == [] and new.read_bytes() == b"2"
+    journal.write_bytes(kept)  # as if the process had been killed before it removed the journal
+    assert set(tool.journal.undo(journal)) == {old, new}
+    assert contents(tmp_path) == {"a/old": b"1"}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="kills a process that is forked")
+@pytest.mark.parametrize(
+    ("names", "first"),
+    [
+        pytest.param(["BinaryNN"], False, id="another run was recorded"),
+        pytest.param(["BinaryNN", "TernaryNN"], True, id="nothing was recorded"),
+    ],
+)
+def test_a_recording_that_is_killed_at_any_step_is_undone_and_can_be_repeated(runs, tmp_path, names, first):
+    target = tmp_path / "data"
+    if not first:
+        tool.record("BinaryNN", "lenet", "shapes", target=target)
+        better(runs, date="2020-01-01")
+    recordings = [tool.prepare(name, "lenet", "shapes", target=target) for name in names]
+    journal, paths = target / tool.JOURNAL, tool.paths_of(recordings)
+
+    def publish():
+        with tool.journal.replaced_together(paths, journal):
+            tool.publish(recordings)
+
+    def assert_finished():
+        assert set(contents(target)) == {path.relative_to(target).as_posix() for path in paths}
+        for one in recordings:
+            assert History.load(one.history_path).config == one.history.config
+            assert checkpoint.read_config(one.weights_path) == one.history.config
+
+    before, killed, mixed = contents(target), 0, 0
+    for step in itertools.count(1):
+        if not kill_before(step, publish):
+            break
+        killed += 1
+        for path in paths:  # every file can be read, whether it is the old or the new one
+            if path.suffix == ".npy" and path.exists():
+                History.load(path)
+            if path.suffix == ".safetensors" and path.exists():
+                checkpoint.read(path)
+        mixed += {path: path.read_bytes() for path in paths if path.exists()} != {
+            target / name: content for name, content in before.items()
+        }
+        tool.journal.undo(journal)
+        if contents(target) != before:  # it was killed when all was done
+            assert_finished()
+            before = contents(target)
+    assert_finished()
+    assert killed >= 7 and mixed >= 3  # otherwise, the kills hit nothing
 
 
 SCRIPT = "import sys; from pathlib import Path; from tools import record; record.update_tables(Path(sys.argv[1]))"
