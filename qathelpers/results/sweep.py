@@ -15,6 +15,7 @@ import importlib.util
 import itertools
 import json
 import os
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +41,10 @@ FAILURES = 3  # a training is given up after this many workers have died during 
 PACKAGES = ("distributed", "cryptography")
 # No pages about the scheduler and its workers are served to the other users of the machine.
 NO_PAGES = {"distributed.scheduler.http.routes": [], "distributed.worker.http.routes": []}
+# Dask starts a killed worker again. It gives up a worker that is not back after this time, by default after 15 s, in
+# which a busy machine does not even import PyTorch.
+SLOW_START = {"distributed.deploy.lost-worker-timeout": "60s"}
+PATIENCE = 300.0  # seconds without any worker, after which the sweep ends
 
 
 @dataclass(frozen=True)
@@ -117,7 +122,7 @@ def run(
 
     Raises:
         CourseError: If Dask is not installed, the scheduler does not answer, or a training would replace a run with
-            other settings. Nothing is trained then.
+            other settings. Nothing is trained then. Also if all workers are lost; finished epochs are kept.
     """
     missing = [name for name in PACKAGES if not importlib.util.find_spec(name)]
     if missing:
@@ -139,7 +144,7 @@ def run(
             client.submit(train, job, threads, run.config, overwrite, key=_key(job, run), pure=False): job
             for job, run in waiting.items()
         }
-        return _watch(futures, waiting)
+        return _watch(futures, waiting, client, workers)
 
 
 def train(job: Job, threads: int, config: dict, overwrite: bool = False) -> float:
@@ -197,12 +202,12 @@ def _client(workers: int, scheduler: str | None):
     import dask
     from distributed import Client, LocalCluster, Security
 
-    dask.config.set({"distributed.scheduler.allowed-failures": FAILURES} | NO_PAGES)
+    dask.config.set({"distributed.scheduler.allowed-failures": FAILURES} | NO_PAGES | SLOW_START)
     try:
         if scheduler:
             return Client(scheduler, timeout=TIMEOUT)
         security = Security.temporary()
-        return Client(
+        client = Client(
             LocalCluster(
                 n_workers=workers,
                 threads_per_worker=1,
@@ -214,13 +219,38 @@ def _client(workers: int, scheduler: str | None):
         )
     except OSError as error:
         raise CourseError(f"No Dask scheduler answers at {scheduler}: start one with `dask scheduler`.") from error
+    for plugin in _without_http():
+        client.register_plugin(plugin)
+    return client
 
 
-def _watch(futures: dict, runs: dict[Job, Run]) -> list[Job]:
-    """Show the progress until all trainings have ended; return those that failed."""
+def _without_http() -> tuple:
+    """Return plugins that close the HTTP ports of the scheduler and of each worker, also of one that is started again.
+
+    Dask opens these ports, without TLS, even if there are no pages to serve.
+    """
+    from distributed import SchedulerPlugin, WorkerPlugin
+
+    class Scheduler(SchedulerPlugin):
+        async def start(self, scheduler) -> None:
+            scheduler.http_server.stop()
+
+    class Worker(WorkerPlugin):
+        def setup(self, worker) -> None:
+            worker.http_server.stop()
+
+    return Scheduler(), Worker()
+
+
+def _watch(futures: dict, runs: dict[Job, Run], client, workers: int) -> list[Job]:
+    """Show the progress until all trainings have ended; return those that failed.
+
+    Raises:
+        CourseError: If there is no worker for `PATIENCE` seconds.
+    """
     from distributed import TimeoutError, wait  # the same as Python's own TimeoutError since 3.11
 
-    failed, waiting = [], set(futures)
+    failed, waiting, last_seen = [], set(futures), time.monotonic()
     with progress(total=sum(run.epochs for run in runs.values()), title="sweep", unit="epoch") as bar:
         while waiting:
             with contextlib.suppress(TimeoutError):
@@ -235,6 +265,15 @@ def _watch(futures: dict, runs: dict[Job, Run]) -> list[Job]:
                     bar.write(f"{job}: {future.exception()}; see the log {settings.short(job.log_path)}")
             bar.n = sum(_epochs_done(run) for run in runs.values())
             bar.refresh()
+            if client.cluster:
+                client.cluster.scale(workers)  # replaces workers that Dask has given up
+            if client.scheduler_info()["workers"]:
+                last_seen = time.monotonic()
+            elif time.monotonic() - last_seen > PATIENCE:
+                raise CourseError(
+                    f"There has been no worker for {PATIENCE:.0f} seconds: start workers, if the scheduler is your "
+                    "own, and repeat the command. Finished epochs are kept."
+                )
     return failed
 
 
