@@ -7,6 +7,7 @@ whole batch. Only process 0 prints and writes files.
 
 import atexit
 import os
+import socket
 from collections.abc import Callable
 from datetime import timedelta
 from typing import TypeVar
@@ -35,10 +36,22 @@ def init() -> None:
     if torch.cuda.is_available():
         _check_gpus(int(os.environ.get("LOCAL_WORLD_SIZE", int(os.environ["LOCAL_RANK"]) + 1)))
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    _stay_on_this_machine()
     dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=TIMEOUT)
     # Leave the process group while Python still runs: a gloo thread that wakes up while the interpreter shuts down
     # aborts the process, and torchrun would report a finished training as failed.
     atexit.register(dist.destroy_process_group)
+
+
+def _stay_on_this_machine() -> None:
+    """Let gloo listen on the loopback interface only, if torchrun has started all processes on this machine.
+
+    By default, gloo listens on the address of the machine's name, and whoever connects is believed. The store of
+    torchrun itself listens on all interfaces, which cannot be changed from here.
+    """
+    loopback = {"lo", "lo0"} & {name for _, name in socket.if_nameindex()}  # Linux, macOS
+    if loopback and os.environ.get("LOCAL_WORLD_SIZE") == os.environ["WORLD_SIZE"]:
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", loopback.pop())
 
 
 def _check_gpus(processes: int) -> None:
