@@ -124,12 +124,33 @@ def test_it_works_with_the_new_settings_of_tf32_and_puts_them_back(setting):
 
 
 def test_no_channels_last_on_apple_gpus():
-    formats = [hardware.memory_format(torch.device(name)) for name in ("mps", "cuda", "cpu")]
-    assert formats == [torch.contiguous_format, torch.channels_last, torch.channels_last]
+    formats = [hardware.memory_format(torch.device(name)) for name in ("mps", "cpu")]
+    assert formats == [torch.contiguous_format, torch.channels_last]
+
+
+@pytest.mark.parametrize(
+    ("capability", "small", "large"),
+    [
+        ((6, 1), "fp32", "fp32"),
+        ((7, 0), "fp32", "fp16"),  # V100
+        ((7, 5), "fp32", "fp16"),  # T4
+        ((8, 0), "bf16", "bf16"),  # A100
+        ((9, 0), "bf16", "bf16"),
+        ((12, 0), "bf16", "bf16"),
+    ],
+    ids=str,
+)
+def test_gpus_without_bf16_compute_large_nets_in_fp16_and_channels_last(capability, small, large, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    gpu = torch.device("cuda")
+    assert [hardware.precision(gpu, is_large) for is_large in (False, True)] == [small, large]
+    for precision in (small, large):
+        is_last = hardware.memory_format(gpu, precision) == torch.channels_last
+        assert is_last == (precision != "fp32")
 
 
 def test_a_whole_training_and_predictions_use_the_memory_format_of_the_device(tiny, monkeypatch):
-    monkeypatch.setattr(hardware, "memory_format", lambda device: torch.contiguous_format)
+    monkeypatch.setattr(hardware, "memory_format", lambda *_: torch.contiguous_format)
     net, seen = build("BinaryNN", "convnet-x0.2"), []
     for layer in net.modules():
         if isinstance(layer, torch.nn.Conv2d | torch.nn.BatchNorm2d):

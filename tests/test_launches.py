@@ -62,7 +62,7 @@ def test_a_step_launches_few_operations(name, tiny):
 @pytest.mark.parametrize("name", LIMITS)
 def test_no_step_waits_for_a_result(name, tiny, monkeypatch):
     """On the device `meta`, which computes nothing, an operation that needs a value on the host raises an error."""
-    monkeypatch.setattr(hardware, "autocast", lambda device: contextlib.nullcontext())  # `meta` has no autocast
+    monkeypatch.setattr(hardware, "autocast", lambda *_: contextlib.nullcontext())  # `meta` has no autocast
     shares = []
 
     def stop_after_three(share):

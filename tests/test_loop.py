@@ -40,7 +40,7 @@ def test_a_step_lowers_the_loss_and_returns_the_logits_before_it(tiny, name):
     recipe = replace(net.spec.recipe, label_smoothing=0.0)
     before = copy.deepcopy(net)
     optimizers = make_optimizers(net, recipe)
-    with torch.no_grad(), hardware.autocast(images.device):
+    with torch.no_grad(), hardware.autocast(images.device, hardware.precision(images.device)):
         expected = before(images).float()
     logits = train_step(net, images, labels, optimizers, recipe)
     assert torch.equal(logits, expected) and not logits.requires_grad
@@ -53,7 +53,7 @@ def test_a_step_follows_the_gradient_of_the_smoothed_loss(tiny):
     images, labels = normalize(tiny.train_images[:64]), tiny.train_labels[:64]
     net = nn.Sequential(nn.Flatten(), nn.Linear(3072, 10))
     expected = copy.deepcopy(net)
-    with hardware.autocast(images.device):
+    with hardware.autocast(images.device, hardware.precision(images.device)):
         logits = expected(images).float()
     F.cross_entropy(logits, labels, label_smoothing=0.3).backward()
     train_step(net, images, labels, [torch.optim.SGD(net.parameters(), lr=1.0)], replace(RECIPE, label_smoothing=0.3))

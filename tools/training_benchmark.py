@@ -211,7 +211,7 @@ def _their_steps(net: nn.Module, data_loader: DataLoader) -> Callable[[], Iterat
 
 @torch.no_grad()
 def _forwards(images: torch.Tensor, conv: nn.Module) -> Iterator[torch.Tensor]:
-    with hardware.autocast(CPU):
+    with hardware.autocast(CPU, hardware.precision(CPU)):
         for _ in range(STEPS):
             yield conv(images)
 

@@ -75,7 +75,8 @@ def _importer(name: str) -> Callable[[], str]:
 
 def _device() -> str:
     device = hardware.best_device()
-    return f"{device} ({hardware.describe(device)}), {hardware.precision(device)}"
+    precisions = dict.fromkeys(hardware.precision(device, is_large) for is_large in (False, True))
+    return f"{device} ({hardware.describe(device)}), {' or '.join(precisions)}"
 
 
 def _folder(title: str, path: Callable[[], Path]) -> Callable[[], str]:

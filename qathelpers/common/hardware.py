@@ -14,6 +14,8 @@ import torch
 
 from .errors import CourseError, is_out_of_memory, raise_if_of_the_machine
 
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}  # of the precisions in which autocast computes
+
 
 def best_device() -> torch.device:
     """Return the fastest available device: CUDA, else MPS (Apple), else the CPU."""
@@ -49,18 +51,30 @@ def bf16_is_fast(device: torch.device) -> bool:
     return False
 
 
-def precision(device: torch.device) -> str:
-    """Return the precision in which nets are trained on `device`: "bf16" where its hardware has it, else "fp32".
+def fp16_is_fast(device: torch.device) -> bool:
+    """Return whether `device` is an NVIDIA GPU that computes fp16 products in hardware: a V100, a T4, or newer."""
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (7, 0)
 
-    In bf16, matrix products and convolutions compute in it, and everything else in fp32. GPUs without bf16 have fp16,
-    but its small range would need a scaled loss. Evaluation is always in fp32.
+
+def precision(device: torch.device, is_large: bool = False) -> str:
+    """Return the precision in which nets are trained on `device`: "bf16" where its hardware has it, "fp16" or "fp32".
+
+    In bf16 and fp16, only matrix products and convolutions compute in it, and everything else in fp32. GPUs with fp16
+    but without bf16, such as the T4, use fp16 for large nets only: with a small net, such a GPU mostly waits for the
+    CPU, and a precision with a smaller range would gain nothing. Evaluation is always in fp32.
+
+    Args:
+        device: Where the net is trained.
+        is_large: Whether the net is large (see `training.precision`).
     """
-    return "bf16" if bf16_is_fast(device) else "fp32"
+    if bf16_is_fast(device):
+        return "bf16"
+    return "fp16" if is_large and fp16_is_fast(device) else "fp32"
 
 
-def autocast(device: torch.device) -> AbstractContextManager:
-    """Return a context in which matrix products and convolutions compute in the precision of `device`."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=precision(device) == "bf16")
+def autocast(device: torch.device, precision: str) -> AbstractContextManager:
+    """Return a context in which matrix products and convolutions compute in `precision`."""
+    return torch.autocast(device.type, DTYPES.get(precision, torch.bfloat16), enabled=precision in DTYPES)
 
 
 def is_fast(device: torch.device) -> bool:
@@ -68,13 +82,17 @@ def is_fast(device: torch.device) -> bool:
     return device.type != "cpu" or bf16_is_fast(device)
 
 
-def memory_format(device: torch.device) -> torch.memory_format:
-    """Return the memory format in which convolutions are fastest on `device`, and correct.
+def memory_format(device: torch.device, precision: str = "fp32") -> torch.memory_format:
+    """Return the memory format in which convolutions are fastest on `device` in `precision`, and correct.
 
     On Apple's GPUs, many versions of PyTorch compute wrong gradients of BatchNorm for images in channels-last format
-    (pytorch issues 134580 and 175189).
+    (pytorch issues 134580 and 175189). On NVIDIA GPUs without bf16, channels last is meant for fp16 (pytorch issue
+    44943).
     """
-    return torch.contiguous_format if device.type == "mps" else torch.channels_last
+    is_older_gpu = device.type == "cuda" and not bf16_is_fast(device)
+    if device.type == "mps" or (is_older_gpu and precision == "fp32"):
+        return torch.contiguous_format
+    return torch.channels_last
 
 
 @contextmanager
@@ -111,10 +129,10 @@ def _read(part: object, name: str) -> bool | str | None:
         return None
 
 
-def move(net: torch.nn.Module, device: torch.device) -> None:
-    """Move a net to `device`, in the memory format in which convolutions are fastest."""
+def move(net: torch.nn.Module, device: torch.device, memory_format: torch.memory_format) -> None:
+    """Move a net to `device`, with the weights of its convolutions in `memory_format`."""
     try:
-        net.to(device, memory_format=memory_format(device))
+        net.to(device, memory_format=memory_format)
     except RuntimeError:  # a quantizer that works on groups of weights has tensors of five dimensions
         net.to(device)
 

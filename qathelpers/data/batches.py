@@ -131,8 +131,8 @@ def resize(images: torch.Tensor, side: int) -> torch.Tensor:
 class Batches:
     """The images of a split as mini-batches: `for images, labels in batches.epoch(0)` goes through all of them once.
 
-    Each batch has images, float32 (batch, channels, h, w), normalized, in `hardware.memory_format`, and labels,
-    int64 (batch,). An epoch is determined by the seed and its number alone, so a resumed training sees the same
+    Each batch has images, float32 (batch, channels, h, w), normalized, in `memory_format`, and labels, int64
+    (batch,). An epoch is determined by the seed and its number alone, so a resumed training sees the same
     batches.
 
     Args:
@@ -146,6 +146,7 @@ class Batches:
         cutout: The side, in pixels, of a square that is set to 0 at a random position in each image; 0 for none.
         seed: Determines the order and the augmentation of the images.
         device: Where the images are kept.
+        memory_format: How the images of a batch are arranged in memory; by default as in `hardware.memory_format`.
 
     Raises:
         ValueError: If images or labels have the wrong type or shape, if there are none, if their counts differ, if
@@ -171,6 +172,7 @@ class Batches:
         cutout: int = 0,
         seed: int = 0,
         device: torch.device | str = "cpu",
+        memory_format: torch.memory_format | None = None,
     ) -> None:
         """Normalize the images and keep them on `device`."""
         for argument, value in (("images", images), ("labels", labels)):
@@ -200,6 +202,7 @@ class Batches:
             raise ValueError(f"labels must not be negative; got {labels.min().item()}")
         device = hardware.find_device(device)
         self.labels = labels.to(device)
+        self.memory_format = memory_format or hardware.memory_format(device)
         self.batch_size, self.shuffle, self.seed = batch_size, shuffle, seed
         self.augment, self.translate, self.cutout = augment, translate, cutout
         self.side = side = images.shape[-1]
@@ -235,7 +238,7 @@ class Batches:
             if self.augment and self.cutout:
                 images = self._cut(images, tops, lefts)
             images = resize(images, side or self.side)
-            yield images.contiguous(memory_format=hardware.memory_format(device)), self.labels[part]
+            yield images.contiguous(memory_format=self.memory_format), self.labels[part]
 
     def _augmented(self, part: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor, number: int) -> torch.Tensor:
         images = self.windows[part, rows, columns].permute(0, 2, 3, 1)  # the order in memory, in which this is faster

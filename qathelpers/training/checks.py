@@ -14,7 +14,7 @@ from ..nets import weights
 from ..nets.architectures import ADAM_LR, build, spec_of
 from ..nets.identity import structure_digest
 from ..nets.recipe import Recipe
-from .evaluation import as_logits, cannot_process, in_its_format
+from .evaluation import as_logits, cannot_process, memory_format
 
 SIGMOIDS = ("SigmoidBackward0", "HardsigmoidBackward0")
 USE_ADAM = f"Recipe(optimizer='adam', lr={ADAM_LR})"
@@ -44,7 +44,7 @@ def check_training(net: nn.Module, dataset: Dataset, recipe: Recipe) -> list[str
 def _check_logits(net: nn.Module, dataset: Dataset) -> None:
     classes, name = len(dataset.classes), spec_of(net).name
     sigmoids: list[torch.Tensor] = []
-    logits = _logits(net, dataset.train_images[:2], sigmoids)
+    logits = logits_for_two_images(net, dataset.train_images[:2], sigmoids)
     if logits.shape[1] < classes:
         raise CourseError(
             f"{name} has {logits.shape[1]} outputs, but the data has {classes} classes: build the net with "
@@ -104,7 +104,7 @@ def _check_small_images(net: nn.Module, dataset: Dataset) -> None:
     side = progressive_side(0, dataset.train_images.shape[-1])
     small = dataset.train_images[:2, :, :side, :side]
     try:
-        _logits(net, small)
+        logits_for_two_images(net, small)
     except CourseError as error:
         raise CourseError(
             f"{spec_of(net).name} ({spec_of(net).arch}) cannot process the images of {side} x {side} pixels that "
@@ -113,17 +113,23 @@ def _check_small_images(net: nn.Module, dataset: Dataset) -> None:
 
 
 @torch.no_grad()
-def _logits(net: nn.Module, images: torch.Tensor, sigmoids: list[torch.Tensor] | None = None) -> torch.Tensor:
-    """Return the logits for two images (2, outputs), computed by a copy, so that the net itself does not change.
+def logits_for_two_images(
+    net: nn.Module, images: torch.Tensor, sigmoids: list[torch.Tensor] | None = None
+) -> torch.Tensor:
+    """Return the logits (2, outputs) for one image, doubled, or two.
 
-    The outputs of Brevitas' QuantSigmoids, whose gradients do not tell what they are, are appended to `sigmoids`.
+    A copy computes them, so that the net itself does not change. The outputs of Brevitas' QuantSigmoids, whose
+    gradients do not tell what they are, are appended to `sigmoids`.
+
+    Raises:
+        CourseError: If the net cannot process the images, has nothing to train, or does not return logits.
     """
     weights.initialize_scales(net)  # Brevitas damages a net that is copied before it has all of its scales
     parameter = next((p for p in net.parameters() if p.requires_grad), None)
     if parameter is None:
         raise CourseError(f"{spec_of(net).name} has no parameters that can be trained: add layers, or unfreeze some.")
     device = parameter.device
-    pair = in_its_format(net, normalize(images.expand(2, -1, -1, -1).to(device)))
+    pair = normalize(images.expand(2, -1, -1, -1).to(device)).contiguous(memory_format=memory_format(net, device))
     tried = copy.deepcopy(net).train()
     for module in tried.modules():
         if sigmoids is not None and isinstance(module, qnn.QuantSigmoid):

@@ -36,9 +36,10 @@ def evaluate(net: nn.Module, batches: Batches, side: int | None = None) -> tuple
         check_whole("side", side, 2)
     net.eval()
     highest, tally = int(batches.labels.max()), Tally()
+    layout = batches.memory_format if accepts_channels_last(net) else torch.contiguous_format
     with fused(net):
         for images, labels in batches.epoch(0, side):
-            logits = _logits(net, images)
+            logits = _logits(net, images.contiguous(memory_format=layout))
             if logits.ndim != 2 or logits.shape[1] <= highest:
                 raise CourseError(
                     f"{spec_of(net).name} returns logits {tuple(logits.shape)} for {len(images)} images with labels up "
@@ -76,7 +77,9 @@ def predict(net: nn.Module, images: torch.Tensor, batch_size: int = 1000) -> tor
     net.eval()
     advice = f"pass a smaller batch_size than {batch_size}, or shut down the kernels of other notebooks"
     with hardware.enough_memory(advice), hardware.on_gpu(net) as device, fused(net), _without_autocast(device):
-        return torch.cat([_logits(net, normalize(part.to(device))).cpu() for part in images.split(batch_size)])
+        layout = memory_format(net, device)
+        parts = (normalize(part.to(device)).contiguous(memory_format=layout) for part in images.split(batch_size))
+        return torch.cat([_logits(net, part).cpu() for part in parts])
 
 
 def accepts_channels_last(net: nn.Module) -> bool:
@@ -88,10 +91,9 @@ def accepts_channels_last(net: nn.Module) -> bool:
     return all(getattr(forward, "__module__", "").split(".")[0] in PACKAGES for forward in forwards)
 
 
-def in_its_format(net: nn.Module, images: torch.Tensor) -> torch.Tensor:
-    """Return images in the memory format for `net`: the fastest of the device, wherever the net accepts it."""
-    fastest = hardware.memory_format(images.device)
-    return images.contiguous(memory_format=fastest if accepts_channels_last(net) else torch.contiguous_format)
+def memory_format(net: nn.Module, device: torch.device, precision: str = "fp32") -> torch.memory_format:
+    """Return the memory format for `net` and its images: the fastest of the device, wherever the net accepts it."""
+    return hardware.memory_format(device, precision) if accepts_channels_last(net) else torch.contiguous_format
 
 
 class Tally:
@@ -145,7 +147,7 @@ def _logits(net: nn.Module, images: torch.Tensor) -> torch.Tensor:
     # Under bf16 autocast, quantized activations round differently and nets lose up to one point of accuracy.
     try:
         with hardware.full_precision(), _without_autocast(images.device):
-            return as_logits(net(in_its_format(net, images)))
+            return as_logits(net(images))
     except CourseError:
         raise
     except Exception as error:  # a net of your own can raise anything

@@ -22,9 +22,10 @@ from ..nets.fused_quantizers import fused
 from ..nets.recipe import Recipe
 from . import checkpoint, overwriting
 from .checks import check_training
-from .evaluation import Tally, accepts_channels_last, as_logits, evaluate, in_its_format
+from .evaluation import Tally, as_logits, evaluate, memory_format
 from .history import History
 from .optimizers import make_optimizers, set_learning_rates
+from .precision import LOSS_SCALE, unscale_gradients
 from .run import Run, identity
 
 Batch = tuple[torch.Tensor, torch.Tensor]  # images and labels
@@ -112,7 +113,7 @@ def train(
             log(line)
         history, optimizers = _start(run, net, log)
         checkpoint.name_classes(net, dataset.classes)
-        train_batches, test_batches = _batches(dataset, run)
+        train_batches, test_batches = _batches(dataset, run, _layout(run, net))
         growing = min(int(recipe.progressive_resizing * epochs), epochs - 1)  # the last epoch has full-size images
         total = epochs * len(train_batches)
         bar = progress(title=run.name, total=total, unit="batch", shown=on_batch is None)
@@ -164,15 +165,19 @@ def train_epoch(
     with fused(net):
         for step, (images, labels) in enumerate(_in_training_mode(net, batches.epoch(epoch, side)), start=first):
             set_learning_rates(optimizers, step / total_steps, run.recipe.final_lr)
-            tally.add(train_step(net, images, labels, optimizers, run.recipe), labels)
+            tally.add(_step(net, images, labels, optimizers, run.recipe, run.config["precision"]), labels)
             if waits_for_nothing and not tally.losses[-1].isfinite():
                 break
             on_batch((step + 1) / total_steps)
     broken = tally.first_loss_that_is_not_finite()
     if broken is not None:
+        what, way_out = "The loss", ""
+        if run.config["precision"] == "fp16":
+            what, way_out = "The loss, or a gradient in fp16,", ", or without fp16 on another device, such as 'cpu'"
         raise CourseError(
-            f"The loss became NaN or infinite in step {first + broken + 1} (epoch {epoch + 1}): look for a broken "
-            f"quantizer with weights.report(net), or train with a smaller learning rate than lr={run.recipe.lr}."
+            f"{what} became NaN or infinite in step {first + broken + 1} (epoch {epoch + 1}): look for a broken "
+            "quantizer with weights.report(net), or train with a smaller learning rate than "
+            f"lr={run.recipe.lr}{way_out}."
         )
     return tally.means()
 
@@ -184,14 +189,33 @@ def train_step(
     optimizers: list[torch.optim.Optimizer],
     recipe: Recipe,
 ) -> torch.Tensor:
-    """Update the net with one batch; return the logits (n, classes) for this batch from before the update."""
-    with hardware.autocast(images.device):
-        logits = as_logits(net(in_its_format(net, images)))
+    """Update the net with one batch; return the logits (n, classes) for this batch from before the update.
+
+    `fit` trains in the same way, except that GPUs without bf16 compute large nets in fp16.
+    """
+    device = images.device
+    images = images.contiguous(memory_format=memory_format(net, device))
+    return _step(net, images, labels, optimizers, recipe, hardware.precision(device))
+
+
+def _step(
+    net: nn.Module,
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    optimizers: list[torch.optim.Optimizer],
+    recipe: Recipe,
+    precision: str,
+) -> torch.Tensor:
+    """Return what `train_step` returns; if a gradient in fp16 is NaN or infinite, all logits are NaN."""
+    with hardware.autocast(images.device, precision):
+        logits = as_logits(net(images))
     loss = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
     if distributed.world_size() > 1:
         loss = loss * distributed.shard_weight(len(labels), loss.device)
-    loss.backward()
+    (loss * LOSS_SCALE if precision == "fp16" else loss).backward()
     distributed.all_reduce_gradients(net)
+    if precision == "fp16":
+        logits = logits.masked_fill(unscale_gradients(net), torch.nan)
     for optimizer in optimizers:
         optimizer.step()
         optimizer.zero_grad()
@@ -206,7 +230,7 @@ def recalibrate_batchnorm(net: nn.Module, batches: Batches, epoch: int, side: in
     """
     first = itertools.islice(batches.epoch(epoch, side), BATCHNORM_BATCHES)
     with fused(net):
-        update_bn((in_its_format(net, images) for images, _ in _in_training_mode(net, first)), net)
+        update_bn((images for images, _ in _in_training_mode(net, first)), net)
 
 
 def _in_training_mode(net: nn.Module, batches: Iterable[Batch]) -> Iterator[Batch]:
@@ -230,6 +254,10 @@ def _seeded(run: Run, epoch: int) -> Iterator[None]:
         yield
 
 
+def _layout(run: Run, net: nn.Module) -> torch.memory_format:
+    return memory_format(net, run.device, run.config["precision"])
+
+
 def _start(run: Run, net: nn.Module, log: Callable[[str], None]) -> tuple[History, list[torch.optim.Optimizer]]:
     """Return the history and the optimizers of a new or resumed training; move the net to its device."""
     if distributed.world_size() > 1:
@@ -238,10 +266,7 @@ def _start(run: Run, net: nn.Module, log: Callable[[str], None]) -> tuple[Histor
     if resumed:
         # Before the move, because Brevitas creates new parameters on the CPU when it loads.
         weights.load_training_state(net, resumed.net)
-    if accepts_channels_last(net):
-        hardware.move(net, run.device)
-    else:
-        net.to(run.device)
+    hardware.move(net, run.device, _layout(run, net))
     distributed.convert_sync_batchnorm(net)
     optimizers, history = make_optimizers(net, run.recipe), History(run.config)
     if resumed:
@@ -255,7 +280,7 @@ def _start(run: Run, net: nn.Module, log: Callable[[str], None]) -> tuple[Histor
     return history, optimizers
 
 
-def _batches(dataset: Dataset, run: Run) -> tuple[Batches, Batches]:
+def _batches(dataset: Dataset, run: Run, layout: torch.memory_format) -> tuple[Batches, Batches]:
     recipe = run.recipe
     train_batches = Batches(
         dataset.train_images,
@@ -267,8 +292,10 @@ def _batches(dataset: Dataset, run: Run) -> tuple[Batches, Batches]:
         cutout=recipe.cutout,
         seed=run.config["seed"],
         device=run.device,
+        memory_format=layout,
     )
-    return train_batches, Batches(dataset.test_images, dataset.test_labels, 1000, device=run.device)
+    test = dataset.test_images, dataset.test_labels
+    return train_batches, Batches(*test, 1000, device=run.device, memory_format=layout)
 
 
 def _check_callbacks(on_epoch: object, on_batch: object, log: object) -> None:

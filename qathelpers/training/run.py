@@ -31,6 +31,7 @@ from ..nets.recipe import Recipe
 from . import checkpoint
 from .history import ROW, History
 from .optimizers import make_optimizers
+from .precision import precision
 from .schema import MAX_EPOCHS
 
 # Valid file names on every operating system, without path separators.
@@ -183,7 +184,7 @@ class Run:
             "processes": distributed.world_size(),
             "device": str(device),
             "hardware": hardware.describe(device),
-            "precision": hardware.precision(device),
+            "precision": precision(net, dataset, device),
             "evaluation": "fp32",
             "versions": hardware.versions(),
             "date": date.today().isoformat(),
@@ -321,6 +322,9 @@ class Run:
         if problem:
             print(f"{self.resume_path} is from another version of the course ({problem}); this training starts again.")
             return None
+        before, now = config.get("precision"), self.config["precision"]
+        if before not in (None, now):
+            print(f"{self.resume_path} is from a training in {before}; it continues in {now}.")
         return resume
 
     def save_epoch(self, history: History, net: nn.Module, optimizers: list[torch.optim.Optimizer]) -> None:

@@ -8,7 +8,7 @@ from ...common import hardware
 from ...data.batches import normalize
 from ...data.dataset import Dataset
 from ...nets import spec_of
-from ...training.evaluation import accepts_channels_last, in_its_format
+from ...training.evaluation import memory_format
 from ...training.history import History
 from ...training.loop import BATCHNORM_BATCHES, train_step
 from ...training.optimizers import make_optimizers
@@ -64,13 +64,14 @@ def _measure(dataset: Dataset, settings: Settings) -> tuple[float, float]:
     device = hardware.best_device()
     with torch.random.fork_rng([device] if device.type == "cuda" else []):  # dropout draws random numbers
         net = settings.build(dataset)
-        hardware.move(net, device) if accepts_channels_last(net) else net.to(device)
+        layout = memory_format(net, device)
+        hardware.move(net, device, layout)
         recipe = spec_of(net).recipe
         optimizers = make_optimizers(net, recipe)
         net.train()
 
         def step(count: int) -> float:
-            images = in_its_format(net, normalize(dataset.train_images[:count].to(device)))
+            images = normalize(dataset.train_images[:count].to(device))
             labels = dataset.train_labels[:count].to(device)
             start = time.perf_counter()
             train_step(net, images, labels, optimizers, recipe)
