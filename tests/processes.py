@@ -1,30 +1,32 @@
-"""What tests ask about the processes that they have started."""
+"""Processes of their own for tests, forked from one that has imported the course.
 
-import socket
+Importing PyTorch takes several seconds, and a fork takes some milliseconds. Windows cannot fork; processes are spawned
+there.
+"""
 
-import psutil
+import multiprocessing
+import os
 
+from torch.multiprocessing import ProcessContext, start_processes
 
-def free_port():
-    """Return the number of a port of this machine on which nobody listens."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def family(pid):
-    """Return the process `pid` and all processes that it has started, directly or not."""
-    process = psutil.Process(pid)
-    return [process, *process.children(recursive=True)]
+METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+if METHOD == "forkserver":
+    multiprocessing.set_forkserver_preload(["qathelpers"])
 
 
-def listening(pid):
-    """Return the addresses, as (host, port), on which the process `pid` and those that it has started listen."""
-    addresses = set()
-    for process in family(pid):
-        try:
-            connections = process.net_connections("tcp")
-        except psutil.Error:  # it has just ended
-            continue
-        addresses |= {tuple(one.laddr) for one in connections if one.status == psutil.CONN_LISTEN}
-    return addresses
+def start(count: int, function, *arguments, method: str = METHOD) -> ProcessContext:
+    """Call `function(rank, *arguments)` in `count` processes at the same time, with the environment of this one."""
+    return start_processes(enter, (dict(os.environ), function, arguments), count, join=False, start_method=method)
+
+
+def run(count: int, function, *arguments, method: str = METHOD) -> None:
+    """Do the same as `start`, wait until all processes have ended, and raise the error of the first one that fails."""
+    context = start(count, function, *arguments, method=method)
+    while not context.join():
+        pass
+
+
+def enter(rank, environment, function, arguments):
+    os.environ.clear()  # a forked process has the environment of the one that it was forked from
+    os.environ.update(environment)
+    function(rank, *arguments)

@@ -1,7 +1,5 @@
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from unittest import mock
 
@@ -14,6 +12,7 @@ from qathelpers import data
 from qathelpers.common.errors import CourseError
 from qathelpers.data import download
 
+from . import processes
 from .odd_files import as_nobody, shared_folder
 from .test_readers import arrays, write_batches  # noqa: F401, a fixture
 
@@ -135,19 +134,13 @@ def test_a_cache_that_cannot_be_read_now_is_not_replaced(small_cifar, monkeypatc
     assert data.cache_file().stat().st_ino == before
 
 
-SCRIPT = """
-import sys, torch
-from qathelpers import data
-data.FINGERPRINTS.update(zip(("train", "test"), sys.argv[1:]))
-print(data.load("cifar10").train_images.sum().item())
-"""
+def load_cifar10(rank, fingerprints, expected):
+    data.FINGERPRINTS.update(fingerprints)
+    assert data.load("cifar10").train_images.sum().item() == expected
 
 
 def test_two_processes_at_once(small_cifar):
-    arguments = [sys.executable, "-c", SCRIPT, *data.FINGERPRINTS.values()]
-    processes = [subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    outputs = [process.communicate()[0].split()[-1] for process in processes]
-    assert outputs == [str(small_cifar["train_images"].sum())] * 2
+    processes.run(2, load_cifar10, dict(data.FINGERPRINTS), small_cifar["train_images"].sum().item())
     assert {path.name for path in data.cache_file().parent.iterdir()} <= {"cifar10.safetensors", ".lock"}
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import multiprocessing, nn
+from torch import nn
 
 from qathelpers import nets, training
 from qathelpers.common import distributed, hardware
@@ -19,6 +19,8 @@ from qathelpers.common.errors import CourseError
 from qathelpers.data import Dataset, shapes
 from qathelpers.training import checkpoint
 from qathelpers.training.history import History
+
+from . import processes
 
 pytestmark = pytest.mark.skipif(not torch.distributed.is_available(), reason="this PyTorch has no torch.distributed")
 
@@ -29,7 +31,7 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def enter(rank, size, port, task, arguments):
+def enter(rank, size, port, task, *arguments):
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(size), "LOCAL_RANK": str(rank)}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     torch.set_num_threads(1)
@@ -37,9 +39,9 @@ def enter(rank, size, port, task, arguments):
     task(*arguments)
 
 
-def together(size, task, *arguments):
+def together(size, task, *arguments, method=processes.METHOD):
     """Run `task` in `size` processes of one group."""
-    multiprocessing.spawn(enter, (size, free_port(), task, arguments), size)
+    processes.run(size, enter, size, free_port(), task, *arguments, method=method)
 
 
 def never(device):
@@ -111,8 +113,9 @@ def sum_numbers():
 
 @pytest.mark.parametrize("attempt", [0, *(pytest.param(number, marks=pytest.mark.slow) for number in (1, 2, 3))])
 def test_processes_end_without_an_error(attempt):
-    # Without the atexit handler, threads of gloo aborted every third process while Python shut down.
-    together(2, sum_numbers)
+    # Without the atexit handler, threads of gloo aborted every third process while Python shut down. Processes of a
+    # fork server end without a shutdown.
+    together(2, sum_numbers, method="spawn")
 
 
 def test_a_last_batch_with_fewer_images_than_processes_is_refused(monkeypatch):

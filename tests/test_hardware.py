@@ -1,6 +1,7 @@
 import platform
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,7 +9,10 @@ import torch
 from qathelpers import training
 from qathelpers.common import hardware
 from qathelpers.common.errors import CourseError
+from qathelpers.data import normalize
 from qathelpers.nets import build
+
+from . import processes
 
 PAGE_FAULTS = """
 import resource, sys, torch
@@ -40,27 +44,23 @@ def test_elsewhere_memory_is_left_to_the_system(monkeypatch):
     assert hardware.keep_freed_memory() is False
 
 
-RELEASE = """
-import torch
-from qathelpers.common import hardware
-
 def resident():
-    return int(open("/proc/self/statm").read().split()[1]) * 4096
+    return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * 4096
 
-hardware.keep_freed_memory()
-blocks = [torch.ones(250_000) for _ in range(200)]
-last = torch.ones(1000)  # without a block at the end, the heap would shrink by itself
-del blocks
-before = resident()
-hardware.release_freed_memory()
-print(before - resident())
-"""
+
+def release(rank):
+    hardware.keep_freed_memory()
+    blocks = [torch.ones(250_000) for _ in range(200)]
+    last = torch.ones(1000)  # without a block at the end, the heap would shrink by itself
+    del blocks
+    before = resident()
+    hardware.release_freed_memory()
+    assert before - resident() > 100_000_000 and len(last)  # of 200 MB
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has the function")
 def test_freed_memory_goes_back_to_the_system():
-    released = subprocess.check_output([sys.executable, "-c", RELEASE], text=True)
-    assert int(released) > 100_000_000  # of 200 MB
+    processes.run(1, release)
 
 
 def test_without_glibc_no_memory_is_released(monkeypatch):
@@ -90,37 +90,38 @@ def test_full_precision_switches_tf32_off_and_then_back(tf32):
     assert tf32() == (True, True)
 
 
+CUDNN, MATMUL = torch.backends.cudnn, torch.backends.cuda.matmul
 NEW_SETTINGS = {
-    "matrix products": "torch.backends.cuda.matmul.fp32_precision = 'tf32'",
-    "convolutions": "torch.backends.cudnn.conv.fp32_precision = 'ieee'",
-    "everything": "torch.backends.fp32_precision = 'tf32'",
-    "nothing": "",
-    "the old flags": "torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True",
+    "matrix products": [(MATMUL, "fp32_precision", "tf32")],
+    "convolutions": [(getattr(CUDNN, "conv", None), "fp32_precision", "ieee")],
+    "everything": [(torch.backends, "fp32_precision", "tf32")],
+    "nothing": [],
+    "the old flags": [(CUDNN, "allow_tf32", True), (MATMUL, "allow_tf32", True)],
 }
-COMPUTE = """
-import torch
-from qathelpers import data, nets, training
-from qathelpers.common import hardware
-{setting}
-cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
-def read():
-    return [part.fp32_precision for part in (matmul, cudnn.conv, cudnn.rnn, cudnn, torch.backends)]
-before = read()
-with hardware.full_precision():
-    assert read()[:3] == ["ieee"] * 3, read()
-    assert (cudnn.allow_tf32, matmul.allow_tf32) == (False, False)  # and neither raises an error
-assert read() == before, (before, read())
-images = torch.zeros(2, 3, 32, 32, dtype=torch.uint8)
-data.normalize(images)
-assert training.predict(nets.build("PytorchNN", "lenet"), images).shape == (2, 10)
-assert read() == before, (before, read())
-"""
+
+
+def read_settings():
+    return [part.fp32_precision for part in (MATMUL, CUDNN.conv, CUDNN.rnn, CUDNN, torch.backends)]
+
+
+def compute(rank, name):
+    for part, setting, value in NEW_SETTINGS[name]:
+        setattr(part, setting, value)
+    before = read_settings()
+    with hardware.full_precision():
+        assert read_settings()[:3] == ["ieee"] * 3
+        assert (CUDNN.allow_tf32, MATMUL.allow_tf32) == (False, False)  # and neither raises an error
+    assert read_settings() == before
+    images = torch.zeros(2, 3, 32, 32, dtype=torch.uint8)
+    normalize(images)
+    assert training.predict(build("PytorchNN", "lenet"), images).shape == (2, 10)
+    assert read_settings() == before
 
 
 @pytest.mark.skipif(not hasattr(torch.backends.cuda.matmul, "fp32_precision"), reason="a release without new settings")
-@pytest.mark.parametrize("setting", NEW_SETTINGS.values(), ids=NEW_SETTINGS)
-def test_it_works_with_the_new_settings_of_tf32_and_puts_them_back(setting):
-    subprocess.run([sys.executable, "-c", COMPUTE.format(setting=setting)], check=True)
+@pytest.mark.parametrize("name", NEW_SETTINGS)
+def test_it_works_with_the_new_settings_of_tf32_and_puts_them_back(name):
+    processes.run(1, compute, name)
 
 
 def test_no_channels_last_on_apple_gpus():

@@ -10,6 +10,8 @@ from qathelpers.nets import ARCHITECTURES, SCHEMES, Scheme, build, quantizers
 from qathelpers.nets.identity import structure_digest
 from qathelpers.training import Run, fit, predict
 
+from . import processes
+
 QUIET = {"log": lambda line: None, "on_batch": lambda share: None}
 
 
@@ -141,13 +143,9 @@ def test_an_interrupted_run_is_not_resumed_with_another_quantizer(tiny, tmp_path
     assert any(str(Run.open(tmp_path, "MyNN").resume_path) in line for line in lines)
 
 
-def test_the_digest_does_not_depend_on_the_process():
-    import subprocess
-    import sys
+def has_the_digest(rank, expected):
+    assert structure_digest(build("Int4NN", "convnet")) == expected
 
-    code = (
-        "from qathelpers.nets import build; from qathelpers.nets.identity import structure_digest as d; "
-        "print(d(build('Int4NN', 'convnet')))"
-    )
-    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    assert printed[-1] == structure_digest(build("Int4NN", "convnet"))
+
+def test_the_digest_does_not_depend_on_the_process():
+    processes.run(1, has_the_digest, structure_digest(build("Int4NN", "convnet")))

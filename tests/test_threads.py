@@ -6,7 +6,20 @@ import pytest
 
 from qathelpers.common import threads
 
-REPORT = "import os, sys, qathelpers; assert 'torch' in sys.modules; print([os.environ.get(k) for k in sys.argv[1:]])"
+REPORT = """
+import importlib.abc, os, sys
+
+
+class Watch(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name == "torch":
+            seen.append(os.environ.get("GOMP_SPINCOUNT"))
+
+seen = []
+sys.meta_path.insert(0, Watch())
+import qathelpers
+assert seen[:1] == ["10000"], seen
+"""
 STEPS = """
 import sys, time
 import qathelpers, torch
@@ -42,10 +55,16 @@ def environment(**chosen):
     ],
     ids=str,
 )
-def test_importing_the_course_sets_what_the_user_has_not_chosen(chosen, expected):
-    command = [sys.executable, "-c", REPORT, *threads.WAITING]
-    out = subprocess.run(command, env=environment(**chosen), capture_output=True, text=True, check=True).stdout
-    assert out.strip() == str([expected[key] for key in threads.WAITING])
+def test_what_the_user_has_not_chosen_is_set(chosen, expected, monkeypatch):
+    variables = environment(**chosen)
+    monkeypatch.setattr(os, "environ", variables)
+    threads.wait_briefly()
+    assert {variable: variables.get(variable) for variable in threads.WAITING} == expected
+
+
+def test_importing_the_course_sets_it_before_torch_is_imported():
+    command = [sys.executable, "-c", REPORT]
+    subprocess.run(command, env=environment(), check=True)
 
 
 def seconds_per_step(processes):

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("distributed", reason="needs pip install -e '.[sweep]'")
-from ..processes import family, free_port, listening  # needs psutil, which comes with distributed
+from ..listeners import family, free_port, listening  # needs psutil, which comes with distributed
 
 pytestmark = [
     pytest.mark.slow,
