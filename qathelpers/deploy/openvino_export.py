@@ -1,5 +1,6 @@
 """Run a net in OpenVINO, with 1-bit convolutions where both weights and activations are binary."""
 
+import hashlib
 import importlib.util
 import shutil
 import tempfile
@@ -17,7 +18,7 @@ from torch import nn
 
 from ..common import interrupts
 from ..common.errors import CourseError, check_type, check_whole, raise_if_of_the_machine
-from ..common.files import as_path, check_replaceable, write_atomically
+from ..common.files import as_path, check_readable, check_replaceable, write_atomically
 from ..data.batches import STATISTICS, whitening_filter
 from ..nets import weights
 from ..nets.architectures import spec_of
@@ -33,6 +34,13 @@ if TYPE_CHECKING:
 SUFFIX = ".xml"  # of graphs
 PRECISIONS = ("f32", "bf16", None)
 HUGE = 1e38  # larger than any activation
+MISSING = "openvino is not installed: run `pip install -e '.[deploy]'` in the course folder."
+SHA256 = "weights_sha256"  # the key of the checksum among a graph's metadata
+MARKED = "The file asks for fp32 in every step, so it needs no option."
+FAST = (
+    'OpenVINO may compute in bf16, which changes some predictions: compile_model(path, "CPU", '
+    '{"INFERENCE_PRECISION_HINT": "f32"}) prevents this.'
+)
 
 
 def available() -> bool:
@@ -109,16 +117,16 @@ def save(
     shape: tuple[int, int, int] | None = None,
     preprocess: bool | None = None,
     classes: Sequence[str] | None = None,
+    exact: bool = True,
 ) -> list[Path]:
     """Save `net` for OpenVINO: the graph in `path` (.xml) and the weights next to it (.bin). Return both paths.
 
     The model is for one image; `model.reshape` changes that. Its input is called "images", its output "logits". Its
-    metadata (`model.get_rt_info`) say what the net is.
+    metadata (`model.get_rt_info`) say what the net is. `load` checks that both files belong together.
 
     By default, OpenVINO computes in bf16 where the processor is fast at it, which moves values across the thresholds of
-    quantizers. If all activations are signs, the file asks for fp32 before each of them. Activations of more bits
-    become OpenVINO's own 8-bit steps, which ignore this: compile such a file with the option
-    {"INFERENCE_PRECISION_HINT": "f32"} (the metadata say so, too).
+    quantizers. An exact file asks for fp32 in every step, whatever options it is compiled with. Afterwards, the logits
+    that the files give with OpenVINO's default options are compared with those of the net (`conversion.check`).
 
     Args:
         net: The net to convert.
@@ -128,6 +136,9 @@ def save(
             does so if `build` made the net.
         classes: The names of the classes in the order of the logits, for the metadata; by default those of the data
             set that a recorded net was trained on.
+        exact: Whether the files give the net's predictions with any options. False lets OpenVINO compute in bf16, and
+            in 8-bit integers where the net has 4-bit or 8-bit activations, which is faster and changes some
+            predictions.
 
     Raises:
         CourseError: In the cases that `convert` names, if images of this shape cannot be normalized, if there are more
@@ -137,23 +148,75 @@ def save(
     if path.suffix != SUFFIX:
         raise CourseError(f"{path.name!r} does not end with {SUFFIX}, as OpenVINO's graphs do: add {SUFFIX}.")
     shape = conversion.image_shape(net, shape)
+    check_type("exact", exact, bool, "True or False")
     takes_bytes = conversion.takes_bytes(net, shape, preprocess)
-    model = convert(net, shape=shape, preprocess=takes_bytes)
+    model = _convert(net, 1, 0, shape, takes_bytes, exact)[0]
     import openvino
 
     outputs = model.output(0).get_partial_shape()[-1].get_length()
     entries = onnx_graph.metadata(net, shape, takes_bytes, conversion.class_names(net, classes, outputs))
-    for key, value in entries.items():
+    for key, value in (entries | {"precision": MARKED if exact else FAST}).items():
         model.set_rt_info(value, ["qathelpers", key])
-    quantizers = conversion.activation_quantizers(net)
-    is_marked = quantizers and all(map(is_binary, quantizers))
     with tempfile.TemporaryDirectory() as folder:
         graph = Path(folder) / "net.xml"
         openvino.save_model(model, graph, compress_to_fp16=False)
-        if is_marked:
-            _mark_fp32(graph)
+        _complete(graph, is_marked=exact)
+        if exact:
+            run = conversion.in_batches(load(graph, precision=None), 1)
+            compare, own = conversion.check_bytes if takes_bytes else conversion.check, conversion.on_cpu(net)
+            compare(own, run, shape, "saved OpenVINO", conversion.may_flip(net), "save it with exact=False")
         _copy_pair(graph, path)
     return [path, path.with_suffix(".bin")]
+
+
+def load(
+    path: str | Path, batch: int = 1, threads: int = 0, precision: str | None = "f32"
+) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Compile a graph that `save` wrote; return a function from `batch` images, as the file takes them, to logits.
+
+    Args:
+        path: The graph (.xml); its weights are next to it (.bin).
+        batch: The batch size.
+        threads: See `compiled`.
+        precision: See `compiled`.
+
+    Raises:
+        CourseError: If one of the two files is missing, or is damaged, or if they do not belong together.
+    """
+    path = as_path("path", path)
+    check_whole("batch", batch, 1)
+    check_whole("threads", threads, 0)
+    if precision not in PRECISIONS:
+        raise CourseError(f"precision is {precision!r}: pass 'f32', 'bf16' or None.")
+    if not available():
+        raise CourseError(MISSING)
+    weights_path = path.with_suffix(".bin")
+    for file in (path, weights_path):
+        check_readable(file, "a file of OpenVINO", "save a net first, or copy both files, .xml and .bin")
+    _check_pair(path, weights_path)
+    import openvino
+
+    model = openvino.Core().read_model(path)
+    model.reshape([batch, *list(model.input(0).shape)[1:]])
+    return _compile(model, threads, precision)
+
+
+def _check_pair(path: Path, weights_path: Path) -> None:
+    """Check that the weights are those for which `save` wrote the graph at `path`."""
+    try:
+        noted = ElementTree.parse(path).find(f"rt_info/qathelpers/{SHA256}")  # noqa: S314
+    except (ElementTree.ParseError, UnicodeDecodeError) as error:
+        raise CourseError(f"{path} is not a graph of OpenVINO, or is damaged: save the net again.") from error
+    if noted is None:
+        raise CourseError(f"{path} has no checksum of its weights: name a file that `save` wrote.")
+    if noted.get("value") != _sha256(weights_path):
+        raise CourseError(
+            f"{weights_path} does not belong to {path.name}, or is damaged: copy both files, or save the net again."
+        )
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _copy_pair(graph: Path, path: Path) -> None:
@@ -171,13 +234,22 @@ def _copy_pair(graph: Path, path: Path) -> None:
         write_atomically(path, write)
 
 
-def _mark_fp32(path: Path) -> None:
-    """Add to each step of the graph at `path` a mark that bf16 must not be used for it.
+def _complete(path: Path, is_marked: bool) -> None:
+    """Add to the graph at `path` the checksum of its weights and, if wanted, a mark that no step may use bf16."""
+    tree = ElementTree.parse(path)  # noqa: S314, OpenVINO has just written it
+    entries = tree.getroot().find("rt_info/qathelpers")
+    ElementTree.SubElement(entries, SHA256, value=_sha256(path.with_suffix(".bin")))
+    if is_marked:
+        _mark_fp32(tree)
+    tree.write(path, encoding="utf-8", xml_declaration=True)
+
+
+def _mark_fp32(tree: ElementTree.ElementTree) -> None:
+    """Add to each step of a graph a mark that bf16 must not be used for it.
 
     OpenVINO writes this mark, the runtime attribute "precise", for steps whose precision must not be reduced. Its
     Python interface cannot set it.
     """
-    tree = ElementTree.parse(path)  # noqa: S314, OpenVINO has just written it
     for layer in tree.getroot().iter("layer"):
         found = layer.find("rt_info")
         if found is None:
@@ -185,15 +257,19 @@ def _mark_fp32(path: Path) -> None:
             before = [child.tag for child in layer].count("data")  # the order that OpenVINO writes
             layer.insert(before, found)
         ElementTree.SubElement(found, "attribute", name="precise", version="0")
-    tree.write(path, encoding="utf-8", xml_declaration=True)
 
 
 def _convert(
-    net: nn.Module, batch: int, threads: int, shape: tuple[int, int, int] | None, preprocess: bool
+    net: nn.Module,
+    batch: int,
+    threads: int,
+    shape: tuple[int, int, int] | None,
+    preprocess: bool,
+    exact: bool = False,
 ) -> tuple["openvino.Model", Callable[[torch.Tensor], torch.Tensor]]:
     """Return the model of `net`, and the model compiled for this CPU, after comparing its logits with the net's."""
     if not available():
-        raise CourseError("openvino is not installed: run `pip install -e '.[deploy]'` in the course folder.")
+        raise CourseError(MISSING)
     check_whole("batch", batch, 1)
     check_whole("threads", threads, 0)
     import openvino
@@ -201,7 +277,7 @@ def _convert(
     net, shape = conversion.on_cpu(net), conversion.image_shape(net, shape)
     conversion.check_shape(net, shape)
     takes_bytes = conversion.takes_bytes(net, shape, preprocess)
-    graph = _Graph(net)
+    graph = _Graph(net, exact)
     images = graph.op.parameter([batch, *shape], np.uint8 if takes_bytes else np.float32, onnx_graph.INPUT)
     with torch.no_grad():
         logits = graph.floats(graph.convert(net, graph.normalized(images, shape[0]) if takes_bytes else images))
@@ -268,14 +344,20 @@ class _Signs:
 
 
 class _Graph:
-    """Adds the modules of a net to an OpenVINO graph, one after the other."""
+    """Adds the modules of a net to an OpenVINO graph, one after the other.
 
-    def __init__(self, net: nn.Module) -> None:
+    Args:
+        net: The net.
+        exact: Whether `save` will mark each step as fp32. OpenVINO then must not merge steps, because a merged step has
+            no mark, and it must not compute in 8-bit integers, because the steps between these have no marks either.
+    """
+
+    def __init__(self, net: nn.Module, exact: bool = False) -> None:
         import openvino.opset1
         import openvino.opset14
 
         self.op, self.op1 = openvino.opset14, openvino.opset1
-        self.names = conversion.names(net)
+        self.names, self.exact = conversion.names(net), exact
         self.has_fake_quantize = False
         self.packed_weights: list[np.ndarray] = []  # OpenVINO reads these arrays in place, so they must stay alive
 
@@ -308,11 +390,19 @@ class _Graph:
         """Return `node`, which may be a `_Scaled` or `_Signs`, as a node of floats."""
         if isinstance(node, _Scaled):
             factor, offset = (self._constant(self._per_channel(v, node.node)) for v in (node.factor, node.offset))
-            return self.op.add(self.op.multiply(node.node, factor), offset)
+            return self.op.add(self.op.multiply(self._apart(node.node), factor), offset)
         if isinstance(node, _Signs):
             above = self.op.greater_equal(self.floats(node.node), self._constant(torch.tensor(0.0)))
             return self.op.select(above, self._constant(torch.tensor(1.0)), self._constant(torch.tensor(-1.0)))
         return node
+
+    def _apart(self, node):
+        """Return `node` so that OpenVINO cannot merge it with the step that follows, if the graph is to be exact.
+
+        OpenVINO merges a factor into the weights of a convolution, but not across a step that clips, even if this step
+        changes nothing.
+        """
+        return self.op.clamp(node, -HUGE, HUGE) if self.exact else node
 
     def normalized(self, images, channels: int):
         """Return uint8 images as `data.normalize` returns them: standardized and whitened."""
@@ -470,7 +560,13 @@ class _Graph:
         if first == 0:
             self._refuse(module, "flattening the batch dimension is not supported")
         shape = [0] * first + [-1] + size[last + 1 :]  # 0 keeps a dimension
-        return self.op.reshape(node, self._shape(shape), special_zero=True)
+        flat = self.op.reshape(node, self._shape(shape), special_zero=True)
+        if not self.exact:
+            return flat
+        # OpenVINO would move an activation to before the flattening, where it has no mark, but not if two steps read
+        # the same numbers.
+        usual = self.op.greater_equal(flat, self._constant(torch.tensor(-HUGE)))
+        return self.op.select(usual, flat, self._constant(torch.tensor(-HUGE)))
 
     def _check(self, layer: nn.Module) -> None:
         if reason := conversion.unsupported(layer):
@@ -485,9 +581,12 @@ class _Graph:
         if (quantizer.zero_point() != 0).any():
             self._refuse(module, "activations with a zero point are not supported")
         self.has_fake_quantize = True
-        levels = 2**bits - bool(quantizer.is_narrow_range)
+        levels, scale = 2**bits - bool(quantizer.is_narrow_range), quantizer.scale().detach()
+        if self.exact:  # OpenVINO would turn a fake_quantize with 16 or 256 levels into 8-bit arithmetic
+            steps = self.op.round(self.op.divide(self._apart(self.floats(node)), self._constant(scale)), "half_to_even")
+            return self._apart(self.op.multiply(self.op.clamp(steps, 0.0, levels - 1.0), self._constant(scale)))
         low = self._constant(torch.tensor(0.0))
-        high = self._constant((levels - 1) * quantizer.scale().detach())
+        high = self._constant((levels - 1) * scale)
         return self.op.fake_quantize(self.floats(node), low, high, low, high, levels=levels)
 
     def _bits(self, signs: _Signs):
@@ -539,8 +638,11 @@ class _Graph:
         return self.op.multiply(self._converted(integers), self._constant(weights.scale(layer)))
 
     def _converted(self, integers: torch.Tensor):
-        """Return integers that the file stores in 8 bits as a node of floats."""
-        return self.op.convert(self.op.constant(integers.numpy().astype(np.int8)), "f32")
+        """Return integers that the file stores in 8 bits as a node of floats.
+
+        For a linear layer with 8-bit weights, OpenVINO may round the inputs to 8 bits, but not if they are set apart.
+        """
+        return self._apart(self.op.convert(self.op.constant(integers.numpy().astype(np.int8)), "f32"))
 
     def _size(self, node) -> list[int]:
         while isinstance(node, _Scaled | _Signs):
