@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import click
+import torch
 from torch import nn
 
 from . import check_environment
@@ -20,10 +21,10 @@ from .nets.architectures import ARCHITECTURES, architecture, build
 from .nets.recipe import changed
 from .nets.schemes import FIRST_LAST_SUFFIX, SCHEMES
 from .results import reproduce, sweep
-from .results.recorded import RECORDED, recorded_history
+from .results.recorded import RECORDED, recorded_history, recorded_net
 from .results.runs import find_histories, load_or_train, plan, run_folder
 from .results.tables import summarize, table
-from .training import overwriting
+from .training import checkpoint, overwriting
 from .training.history import History
 from .training.run import run_name
 from .training.schema import MAX_EPOCHS
@@ -285,6 +286,68 @@ def bench_sizes_command(arch: str) -> None:
 
     names = [name for name in SCHEMES if FIRST_LAST_SUFFIX not in name]
     print(benchmark.sizes(names, arch).to_string(na_rep="-"))
+
+
+EXPORT_FORMATS = ("c", "qcdq", "qonnx", "int8", "openvino")
+
+
+@main.command("export")
+@click.argument("net")
+@arch_option
+@seed_option
+@click.option("--format", type=click.Choice(EXPORT_FORMATS), required=True, help="docs/terminal.md explains them.")
+@click.option(
+    "-o",
+    "--out",
+    type=click.Path(path_type=Path),
+    help="The file to write. Default: named after the net, in this folder.",
+)
+@click.option("--floats", is_flag=True, help="The file takes normalized floats, which FINN and hls4ml need.")
+@click.option("--fast", is_flag=True, help="Let OpenVINO compute in bf16 and 8 bits; some predictions change.")
+@click.option(
+    "--batch", type=click.IntRange(1), help="The number of images that an ONNX file takes. Default: any number."
+)
+@click.pass_context
+def export_command(
+    context: click.Context,
+    net: str,
+    arch: str,
+    seed: int,
+    format: str,
+    out: Path | None,
+    floats: bool,
+    fast: bool,
+    batch: int | None,
+) -> None:
+    """Export a trained net to a file for another program.
+
+    NET is the name of a net that comes with the course, such as TernaryNN, or a .safetensors file, such as one that
+    `qat train` wrote. The file takes images as bytes; its metadata, or the comment at its start, say how.
+    """
+    from .deploy import export  # not at the top: the other commands do not need its packages
+
+    is_file = net.endswith(".safetensors")
+    for option in ("arch", "seed"):
+        if is_file and context.get_parameter_source(option) is not click.core.ParameterSource.DEFAULT:
+            raise CourseError(f"{net} is the file of one net: leave out --{option}.")
+    kind = export.FORMATS[format]
+    path = out or Path((Path(net).stem if is_file else f"{run_name(net, seed)}-{arch}") + kind.suffix)
+    export.check(format, path, floats=floats, fast=fast, batch=batch)
+    config = checkpoint.read_config(net) if is_file else {"data": "cifar10"}
+    exported = checkpoint.load(net) if is_file else recorded_net(net, arch, seed=seed)
+
+    def images() -> torch.Tensor:
+        if config.get("data") not in REAL_NAMES:
+            raise CourseError(
+                f"The format int8 needs some of the images that {net} was trained on: call int8_export.export_int8 in "
+                "Python, which takes them."
+            )
+        return load(config["data"]).train_images
+
+    paths = export.export(exported, format, path, floats, fast, batch, images)
+    sizes = ", ".join(f"{file} ({file.stat().st_size / 1000:.0f} kB)" for file in paths)
+    print(f"{exported.spec.name} ({exported.spec.arch}): saved {sizes}")
+    print(f"Runs in: {kind.runs_in}")
 
 
 @main.command("demo")

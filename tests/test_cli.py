@@ -6,8 +6,11 @@ from qathelpers import __main__ as cli
 from qathelpers.__main__ import EPOCHS, main
 from qathelpers.common import hardware
 from qathelpers.common.errors import CourseError
+from qathelpers.data import normalize
+from qathelpers.deploy import c, onnx_export, openvino_export
 from qathelpers.nets import ARCHITECTURES
-from qathelpers.training import History
+from qathelpers.results import recorded_net
+from qathelpers.training import History, checkpoint, predict
 
 
 @pytest.fixture
@@ -119,3 +122,72 @@ def test_run_knows_an_epoch_count_for_every_architecture():
 def test_the_commands_for_maintainers_are_not_here(call):
     for command in ("notebooks", "badges", "record"):
         assert "No such command" in call(command).output
+
+
+needs_deploy = pytest.mark.skipif(bool(onnx_export.missing()), reason="needs pip install -e '.[deploy]'")
+
+
+@pytest.mark.skipif(c.compiler() is None, reason="needs a C compiler")
+def test_export_writes_a_recorded_net_in_c(call, images, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = call("export", "TernaryNN", "--arch", "lenet", "--format", "c")
+    assert result.exit_code == 0, result.output
+    found = c.run_c(tmp_path / "TernaryNN-lenet.c", images)
+    assert torch.allclose(found, predict(recorded_net("TernaryNN", "lenet"), images), atol=1e-4)
+
+
+@needs_deploy
+@pytest.mark.slow
+def test_export_writes_a_run_of_your_own_in_every_format(call, tiny, tmp_path):
+    assert call("train", "-n", "1", "--name", "TernaryNN", "--arch", "lenet").exit_code == 0
+    trained, some = tmp_path / "runs" / "shapes" / "lenet" / "TernaryNN.safetensors", tiny.test_images[:4]
+    expected = predict(checkpoint.load(trained), some)
+    for format in ("qcdq", "qonnx", "int8", "openvino"):
+        out = tmp_path / "out" / format / ("net.xml" if format == "openvino" else "net.onnx")
+        result = call("export", str(trained), "--format", format, "-o", str(out))
+        assert result.exit_code == 0 and str(out) in result.output, result.output
+        found = openvino_export.load(out, batch=4)(some) if format == "openvino" else onnx_export.run(out, some)
+        assert (found - expected).abs().max() < (0.1 if format == "int8" else 1e-3) * expected.abs().max()
+
+
+@needs_deploy
+def test_export_writes_files_for_floats_and_for_a_fixed_number_of_images(call, images, tmp_path):
+    out = tmp_path / "net.onnx"
+    result = call(
+        "export", "TernaryNN", "--arch", "lenet", "--format", "qcdq", "-o", str(out), "--floats", "--batch", "2"
+    )
+    assert result.exit_code == 0, result.output
+    assert onnx_export.run(out, normalize(images[:2])).shape == (2, 10)
+    with pytest.raises(CourseError, match="images=3"):
+        onnx_export.run(out, normalize(images[:3]))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (("TernaryNN", "--format", "c", "-o", "net.onnx"), ".c"),
+        (("TernaryNN", "--format", "c", "--floats"), "--floats"),
+        (("TernaryNN", "--format", "qcdq", "--fast"), "--fast"),
+        (("TernaryNN", "--format", "openvino", "--batch", "2"), "--batch"),
+        (("TernaryNN", "--format", "c", "-o", "file/net.c"), "file"),
+        (("FourNN", "--format", "c"), "TernaryNN"),
+        (("TernaryNN", "--arch", "lenet", "--seed", "7", "--format", "c"), "TernaryNN-seed7"),
+        (("missing.safetensors", "--format", "c"), "missing.safetensors"),
+        (("missing.safetensors", "--format", "c", "--arch", "lenet"), "--arch"),
+        (("Int4NN", "--format", "c"), "QuantReLU"),
+        (("XnorNN", "--format", "qcdq"), "qonnx"),
+    ],
+)
+def test_export_refuses_in_one_sentence_and_leaves_no_file(call, arguments, named, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("not a folder", encoding="utf-8")
+    result = call("export", *arguments)
+    assert result.exit_code == 1 and named in result.output and len(result.output.splitlines()) == 1, result.output
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_export_in_8_bits_needs_images_of_the_data_that_the_net_was_trained_on(call, tmp_path):
+    config = {"name": "PytorchNN", "arch": "lenet", "data": "birds"}
+    path = checkpoint.save(recorded_net("PytorchNN", "lenet"), tmp_path / "mine.safetensors", config)
+    result = call("export", str(path), "--format", "int8", "-o", str(tmp_path / "net.onnx"))
+    assert result.exit_code == 1 and "export_int8" in result.output and not (tmp_path / "net.onnx").exists()

@@ -320,8 +320,19 @@ def test_the_shape_is_by_default_that_of_the_images_of_the_net(name, arch, tmp_p
 
 
 @needs_openvino
-@pytest.mark.parametrize("arch", ["lenet", "convnet"])
-@pytest.mark.parametrize("name", ["PytorchNN", "TernaryNN", "XnorNN", "Int2NN", "Int8NN"])
+@pytest.mark.parametrize(
+    ("name", "arch"),
+    [
+        ("PytorchNN", "lenet"),
+        ("Int2NN", "lenet"),
+        ("XnorNN", "lenet"),
+        ("Int8NN", "convnet"),
+        ("XnorNN", "convnet"),
+        pytest.param("TernaryNN", "lenet", marks=pytest.mark.slow),
+        pytest.param("PytorchNN", "convnet", marks=pytest.mark.slow),
+        pytest.param("Int2NN", "convnet", marks=pytest.mark.slow),
+    ],
+)
 def test_a_saved_net_computes_the_same_with_default_options(name, arch, tmp_path):
     import openvino
 
