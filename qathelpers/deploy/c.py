@@ -162,7 +162,7 @@ def _text(net: nn.Module, program: c_layers.Program, name: str, classes: tuple[s
         answers=f"The classes, from 0: {_comment(', '.join(classes))}."
         if classes
         else "The classes are numbered from 0.",
-        most="\n".join(f"#define MOST_{title} {count}" for title, count in sorted(program.most.items())),
+        most="\n".join(f"#define {title} {count}" for title, count in _counts(program).items()),
     )
     calls = ["normalize(image);", *program.calls]
     body = "\n".join(f"    {call}" for call in calls)
@@ -174,6 +174,12 @@ def _text(net: nn.Module, program: c_layers.Program, name: str, classes: tuple[s
     main = functions.pop("main")
     parts = [head, SIGNS if program.has_signs else FLOATS, *constants.arrays, *functions.values()]
     return "\n".join([*parts, *program.arrays, "", scores, main])
+
+
+def _counts(program: c_layers.Program) -> dict[str, int]:
+    """Return the constants of the program that depend on its layers."""
+    most = {f"MOST_{title}": count for title, count in sorted(program.most.items())}
+    return {"FILTERS": program.filters, **most} if program.filters else most
 
 
 def _comment(text: str) -> str:

@@ -30,6 +30,7 @@ class Program:
         sections: The sections of layers.c that the program needs.
         has_signs: Whether activations are signs; otherwise they are floats.
         most: The largest number of values that each static array has to hold.
+        filters: The number of filters in the stem.
     """
 
     image: tuple[int, int, int]
@@ -38,6 +39,7 @@ class Program:
     calls: list[str] = field(default_factory=list)
     sections: set[str] = field(default_factory=set)
     most: dict[str, int] = field(default_factory=dict)
+    filters: int = 0
 
     def values(self, channels: int) -> int:
         """Return how many values of the array `input` hold the channels of a pixel."""
@@ -94,12 +96,13 @@ class _Writer:
         self.count = 0
 
     def write(self) -> Program:
-        self.program.sections |= {"start", "activate", "signs" if self.program.has_signs else "relu", "main"}
+        self.program.sections |= {"start", "activate", "main"}
+        self.program.sections |= {"window", "signs"} if self.program.has_signs else {"relu"}
         (self._convnet if type(self.net) is ConvNet else self._lenet)()
         return self.program
 
     def _convnet(self) -> None:
-        self.program.sections |= {"stem", "skip"}
+        self.program.sections |= {"window", "stem", "skip"}
         self._stem(*self.net.stem)
         for block in self.net.blocks:
             self._block(block)
@@ -146,7 +149,8 @@ class _Writer:
         bits, filters = _packed(stem.filters.long().permute(2, 3, 1, 0).flatten(0, 2))  # (values of a patch, filters)
         settings = (stem.filters.shape[1], len(stem.filters), stem.filters.shape[2], stem.stride, stem.padding)
         self._add_layer("stem", settings, bits, filters, gain, shift, "floats")
-        self.program.need(SUMS=width * len(stem.filters), OUTPUTS=len(stem.filters), STEM=width * stem.channels)
+        self.program.filters = len(stem.filters)
+        self.program.need(STEM=stem.channels, LEVELS=len(stem.filters) * stem.filters[0].numel() + 7)
         self.program.need(INPUTS=height * width * self.program.values(stem.channels))
         self.side = (height, width)
         self.program.calls.append(f"stem(&LAYER_0, {stem.channels}); /* {height} x {width} x {stem.channels} */")

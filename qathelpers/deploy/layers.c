@@ -11,7 +11,7 @@ typedef struct Layer {
 
 /* All feature maps are stored pixel by pixel, with the channels of a pixel next to each other. */
 static float pixels[HEIGHT * WIDTH * COLOURS]; /* the normalized image */
-static float features[MOST_FEATURES];          /* the map that skip connections carry */
+static float features[MOST_FEATURES + 31];     /* the map that skip connections carry; `activate_row` reads beyond it */
 static Value input[MOST_INPUTS];               /* the activations that the next layer reads */
 static float sums[MOST_SUMS];                  /* one row of a layer's output */
 
@@ -27,25 +27,42 @@ static int reflect(int place, int side)
     return place < 0 ? -place : place < side ? place : 2 * side - 2 - place;
 }
 
+/* Subtract the mean colour from one row of an image, and add a pixel at both ends. */
+static void centre(const uint8_t *image, int y, float to[COLOURS][WIDTH + 2])
+{
+    for (int c = 0; c < COLOURS; c++) {
+        const uint8_t *from = image + (c * HEIGHT + reflect(y, HEIGHT)) * WIDTH;
+        for (int x = 0; x < WIDTH; x++)
+            to[c][x + 1] = (float)from[x] - MEAN[c];
+        to[c][0] = to[c][2];
+        to[c][WIDTH + 1] = to[c][WIDTH - 1];
+    }
+}
+
 /* Standardize and whiten an image: subtract the mean colour, then apply a 3 x 3 filter.
 
    FILTER is the whitening filter divided by the standard deviations; its last index is the output. */
 static void normalize(const uint8_t *image)
 {
-    for (int y = 0; y < HEIGHT; y++)
-        for (int x = 0; x < WIDTH; x++) {
-            float *to = pixels + (y * WIDTH + x) * COLOURS;
-            for (int out = 0; out < COLOURS; out++)
-                to[out] = 0;
-            for (int i = 0; i < 9; i++) {
-                int from = reflect(y + i / 3 - 1, HEIGHT) * WIDTH + reflect(x + i % 3 - 1, WIDTH);
-                for (int c = 0; c < COLOURS; c++) {
-                    float value = (float)image[c * HEIGHT * WIDTH + from] - MEAN[c];
-                    for (int out = 0; out < COLOURS; out++)
-                        to[out] += value * FILTER[(i * COLOURS + c) * COLOURS + out];
-                }
+    static float centred[COLOURS][WIDTH + 2], row[COLOURS][WIDTH];
+
+    for (int y = 0; y < HEIGHT; y++) {
+        for (int i = 0; i < COLOURS * WIDTH; i++)
+            row[i / WIDTH][i % WIDTH] = 0;
+        for (int i = 0; i < 9; i++) {
+            if (i % 3 == 0)
+                centre(image, y + i / 3 - 1, centred);
+            for (int c = 0; c < COLOURS * COLOURS; c++) {
+                float weight = FILTER[i * COLOURS * COLOURS + c];
+                const float *from = centred[c / COLOURS] + i % 3;
+                for (int x = 0; x < WIDTH; x++)
+                    row[c % COLOURS][x] += from[x] * weight;
             }
         }
+        for (int x = 0; x < WIDTH; x++)
+            for (int c = 0; c < COLOURS; c++)
+                pixels[(y * WIDTH + x) * COLOURS + c] = row[c][x];
+    }
 }
 
 /* Unpack the weights from one input value to all outputs: -1 and 1, or -1, 0 and 1, or whole numbers of a byte.
@@ -148,18 +165,37 @@ static void largest(int places, int channels)
                 features[c] = features[i * channels + c];
 }
 
+/* --- window --- */
+/* The part of a layer's window that lies inside a map, along one side. */
+typedef struct {
+    int from, count, skipped; /* the first pixel, the number of pixels, and how many stand before them in the window */
+} Span;
+
+static inline Span inside(const Layer *layer, int place, int side)
+{
+    int first = place * layer->stride - layer->padding, end = first + layer->kernel;
+    Span span = {first < 0 ? 0 : first, 0, first < 0 ? -first : 0};
+
+    span.count = (end < side ? end : side) - span.from;
+    return span;
+}
+
 /* --- signs --- */
-/* Count the bits that are 1. Where the compiler knows no instruction for many words, it can use this sum for them. */
-static inline uint32_t popcount(uint32_t word)
+/* Count the bits that are 1 in three words. A compiler can do this for many words at a time. */
+static inline uint32_t popcount(uint32_t a, uint32_t b, uint32_t c)
 {
 #if defined(__AVX512VPOPCNTDQ__) || defined(__wasm_simd128__) || defined(__ARM_NEON)
-    return (uint32_t)__builtin_popcount(word);
+    return (uint32_t)(__builtin_popcount(a) + __builtin_popcount(b) + __builtin_popcount(c));
 #else
-    word -= word >> 1 & 0x55555555;                              /* in pairs of bits */
-    word = (word & 0x33333333) + (word >> 2 & 0x33333333);       /* in groups of 4 */
-    word = (word + (word >> 4)) & 0x0f0f0f0f;                    /* in bytes */
-    word += word >> 8;
-    return (word + (word >> 16)) & 0x3f;
+    uint32_t ones = a ^ b ^ c, twos = (a & b) | (c & (a ^ b)); /* the sum of the three bits at each place */
+    ones -= ones >> 1 & 0x55555555;                            /* count in pairs of bits */
+    twos -= twos >> 1 & 0x55555555;
+    ones = (ones & 0x33333333) + (ones >> 2 & 0x33333333); /* in groups of 4 */
+    twos = (twos & 0x33333333) + (twos >> 2 & 0x33333333);
+    ones += 2 * twos;
+    ones = (ones & 0x0f0f0f0f) + (ones >> 4 & 0x0f0f0f0f); /* in bytes */
+    ones += ones >> 8;
+    return (ones + (ones >> 16)) & 0xff;
 #endif
 }
 
@@ -171,38 +207,44 @@ static void row_of_signs(const Layer *layer, const void *values, int height, int
 {
     static uint32_t differ[MOST_OUTPUTS];
     int outputs = layer->outputs, columns = output_side(layer, width), words = (layer->inputs + 31) / 32;
+    Span down = inside(layer, y, height);
 
     for (int x = 0; x < columns; x++) {
-        int n = 0;
+        Span across = inside(layer, x, width); /* zero padding is no sign: it adds nothing, and does not count */
+        int n = down.count * across.count * layer->inputs;
         for (int o = 0; o < outputs; o++)
             differ[o] = 0;
-        for (int i = 0; i < layer->kernel * layer->kernel; i++) {
-            int from_y = y * layer->stride + i / layer->kernel - layer->padding;
-            int from_x = x * layer->stride + i % layer->kernel - layer->padding;
-            if (from_y < 0 || from_y >= height || from_x < 0 || from_x >= width)
-                continue; /* zero padding is no sign: it adds nothing, and does not count */
-            n += layer->inputs;
-            for (int w = 0; w < words; w++) {
-                uint32_t signs = ((const uint32_t *)values)[(from_y * width + from_x) * words + w];
-                const uint32_t *weights = (const uint32_t *)layer->weights + (i * words + w) * outputs;
+        for (int i = 0; i < down.count; i++) {
+            const uint32_t *signs = (const uint32_t *)values + ((down.from + i) * width + across.from) * words;
+            const uint32_t *weights = layer->weights;
+            weights += ((down.skipped + i) * layer->kernel + across.skipped) * words * outputs;
+            int left = across.count * words;
+            for (; left >= 3; left -= 3, signs += 3, weights += 3 * outputs) {
+                uint32_t a = signs[0], b = signs[1], c = signs[2];
+                const uint32_t *second = weights + outputs, *third = second + outputs;
                 for (int o = 0; o < outputs; o++)
-                    differ[o] += popcount(signs ^ weights[o]);
+                    differ[o] += popcount(a ^ weights[o], b ^ second[o], c ^ third[o]);
             }
+            for (; left > 0; left--, signs++, weights += outputs)
+                for (int o = 0; o < outputs; o++)
+                    differ[o] += popcount(*signs ^ weights[o], 0, 0);
         }
         for (int o = 0; o < outputs; o++)
             sums[x * outputs + o] = (float)(n - 2 * (int)differ[o]);
     }
 }
 
-/* The activation: a sign. The bit is 1 where a number is at least 0. */
+/* The activation: a sign. The bit is 1 where a number is at least 0. Words are filled from the numbers that follow;
+   where the channels of a pixel end, the bits that are left over become 0. */
 static void activate_row(const float *from, int places, int channels, uint32_t *to)
 {
-    for (int i = 0; i < places; i++)
+    for (int i = 0; i < places; i++, from += channels)
         for (int first = 0; first < channels; first += 32) {
             uint32_t word = 0;
-            for (int c = first; c < channels && c < first + 32; c++)
-                word |= (uint32_t)(from[i * channels + c] >= 0) << (c - first);
-            *to++ = word;
+            int left = channels - first;
+            for (int c = 0; c < 32; c++)
+                word |= from[first + c] >= 0 ? 1u << c : 0;
+            *to++ = left < 32 ? word & ((1u << left) - 1) : word;
         }
 }
 
@@ -222,21 +264,40 @@ static void activate(int places, int channels)
 }
 
 /* --- stem --- */
+#if defined(__GNUC__) && !defined(__clang__)
+#define AS_VECTOR _Pragma("GCC unroll 1") /* otherwise, gcc unrolls a short loop before it could use vectors */
+#else
+#define AS_VECTOR
+#endif
+
 /* The stem: fixed filters, whose responses are negated and repeated, the BatchNorm and the activation. */
 static void stem(const Layer *layer, int channels)
 {
-    static float row[MOST_STEM];
-    int columns = output_side(layer, WIDTH);
+    static float levels[MOST_LEVELS], pixel[MOST_STEM + 31];
+    int columns = output_side(layer, WIDTH), taps = layer->kernel * layer->kernel * COLOURS;
 
+    for (int i = 0; i < taps; i++)
+        unpack(layer, i, levels + i * FILTERS);
     for (int y = 0; y < output_side(layer, HEIGHT); y++) {
-        row_of_floats(layer, pixels, HEIGHT, WIDTH, y);
-        for (int x = 0; x < columns; x++)
-            for (int c = 0; c < channels; c++) {
-                float response = sums[x * layer->outputs + c % layer->outputs];
-                float value = c / layer->outputs % 2 ? -response : response;
-                row[x * channels + c] = value * layer->gain[c] + layer->shift[c];
+        Span down = inside(layer, y, HEIGHT);
+        for (int x = 0; x < columns; x++) {
+            Span across = inside(layer, x, WIDTH);
+            float responses[FILTERS] = {0};
+            for (int i = 0; i < down.count; i++) {
+                const float *from = pixels + ((down.from + i) * WIDTH + across.from) * COLOURS;
+                const float *weights = levels;
+                weights += ((down.skipped + i) * layer->kernel + across.skipped) * COLOURS * FILTERS;
+                for (int j = 0; j < across.count * COLOURS; j++)
+                    AS_VECTOR for (int f = 0; f < FILTERS; f++)
+                        responses[f] += from[j] * weights[j * FILTERS + f];
             }
-        activate_row(row, columns, channels, input + y * columns * VALUES(channels));
+            for (int c = 0; c < channels; c += FILTERS) {
+                int sign = c / FILTERS % 2 ? -1 : 1;
+                for (int f = 0; f < FILTERS; f++)
+                    pixel[c + f] = (float)sign * responses[f] * layer->gain[c + f] + layer->shift[c + f];
+            }
+            activate_row(pixel, 1, channels, input + (y * columns + x) * VALUES(channels));
+        }
     }
 }
 
