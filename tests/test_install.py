@@ -156,6 +156,60 @@ def test_a_failed_installation_is_a_sentence_and_is_tried_again(machine, course,
     assert json.loads((course / ".venv" / ".ready").read_text(encoding="utf-8"))["extras"] == ["lab"]
 
 
+def editable(course, place):
+    """Note in the environment of `course`, as pip does, that it runs the code in `place`."""
+    note = course / ".venv" / "lib" / "python3.99" / "site-packages" / "qathelpers-1.0.dist-info" / "direct_url.json"
+    note.parent.mkdir(parents=True, exist_ok=True)
+    note.write_text(json.dumps({"url": place.as_uri(), "dir_info": {"editable": True}}), encoding="utf-8")
+
+
+@pytest.mark.parametrize("is_copy", [True, False])
+def test_a_course_that_was_moved_or_copied_is_installed_again_without_a_network(machine, course, pip, capsys, is_copy):
+    install.complete(course, ["lab"], "cuda")
+    pip.calls.clear()
+    editable(course, course)
+    install.complete(course, ["lab"])
+    assert pip.calls == []
+    new = course.parent / "kürs 2"
+    (shutil.copytree if is_copy else shutil.move)(course, new)
+    install.complete(new, ["lab"])
+    assert str(course) in capsys.readouterr().out
+    ((command, _),) = pip.installs
+    assert {"--no-index", "--no-deps", "--no-build-isolation"} < set(command) and command[-2:] == ["--editable", "."]
+
+
+def test_a_moved_course_that_cannot_be_installed_without_a_network_is_installed_with_one(machine, course, pip):
+    install.complete(course, ["lab"], "cuda")
+    pip.calls.clear()
+    editable(course, course.parent / "elsewhere")
+    pip.failing = ("--no-index",)
+    install.complete(course, ["lab"])
+    assert len(pip.installs) == 2 and install.SETUPTOOLS in pip.installs[-1][0]
+
+
+def test_an_environment_whose_python_was_removed_is_named(machine, course, pip):
+    install.complete(course, ["lab"], "cuda")
+    pip.calls.clear()
+    python = install.python_of(course / ".venv")
+    python.parent.mkdir()
+    python.symlink_to("/nowhere/python3")
+    with pytest.raises(SystemExit, match="make clean"):
+        install.complete(course, ["lab"])
+    assert pip.calls == []
+
+
+def test_an_environment_that_two_checkouts_share_stays_as_it_is(machine, course, pip):
+    install.complete(course, ["lab"], "cuda")
+    pip.calls.clear()
+    editable(course, course)
+    other = course.parent / "other"
+    other.mkdir()
+    shutil.copy(course / "pyproject.toml", other)
+    (other / ".venv").symlink_to(course / ".venv")
+    install.complete(other, ["lab"])
+    assert pip.calls == []
+
+
 @pytest.mark.parametrize("content", ["", "no json", "[]", "{}"])
 def test_the_mark_of_an_older_version_counts_as_none(machine, course, pip, content):
     (course / ".venv" / ".ready").write_text(content, encoding="utf-8")
@@ -252,6 +306,7 @@ def test_a_bundle_for_another_python_is_refused_before_anything_is_created(machi
 
 def test_the_course_asks_for_torch_and_torchvision_alone():
     pyproject = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    assert f'requires = ["{install.SETUPTOOLS}"]' in pyproject
     packages = install.torch_command(Path("python"), pyproject, install.CPU_BUILDS)[11:]
     assert [package.split(">")[0] for package in packages] == ["torch", "torchvision"]
 

@@ -5,7 +5,8 @@ The Makefile runs this file before anything is installed, so it uses the standar
 
 The environment is complete if the file `.venv/.ready` names all wanted extras, the requirements that `pyproject.toml`
 has now, and the build of PyTorch, if you ask for one. Times of files do not matter, and a complete environment needs no
-network.
+network. If the folder of the course was moved or copied, the course is installed again from its new place, because
+`qat` and the notebooks would otherwise run the code in the old one.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import unquote_to_bytes, urlsplit
+from urllib.request import url2pathname
 
 if __package__:
     from . import wheels
@@ -37,6 +40,7 @@ FROM_DEFAULT = (
 STAYS = "the build that is installed stays."
 OLDEST = (3, 10)
 EXTRAS = ("lab", "test")
+SETUPTOOLS = "setuptools>=77"  # as in pyproject.toml; with it, a moved course can be installed again without a network
 
 # The tables of pyproject.toml that say what is installed; an address or a setting of ruff changes nothing.
 TABLES = ("build-system", "project", "project.optional-dependencies", "project.scripts", "tool.setuptools")
@@ -151,9 +155,31 @@ def install(root: Path, extras: list[str], choice: str, found: dict) -> str | No
         build = new or build
         if again and new:  # if the next step fails, the environment is not complete any more
             mark(root, "", extras, build)
-    command = [str(python), "-m", "pip", "install", "--quiet", "--editable", f".[{','.join(extras)}]"]
+    command = [str(python), "-m", "pip", "install", "--quiet", SETUPTOOLS, "--editable", f".[{','.join(extras)}]"]
     subprocess.run(command, env=os.environ | offline, cwd=root, check=True)
     return build
+
+
+def old_place(root: Path) -> Path | None:
+    """Return the folder whose code the environment runs, if it is not the one that the environment is in; else None."""
+    environment = (root / ".venv").resolve()  # a link shares the environment of another checkout
+    for note in environment.glob("[Ll]ib/**/site-packages/qathelpers-*.dist-info/direct_url.json"):
+        address = urlsplit(json.loads(note.read_text(encoding="utf-8"))["url"]).path
+        # Elsewhere than on Windows, names are bytes, which the locale may not be able to show.
+        name = url2pathname(address) if os.name == "nt" else os.fsdecode(unquote_to_bytes(address))
+        if not (os.path.exists(name) and os.path.samefile(name, environment.parent)):
+            return Path(name)
+    return None
+
+
+def install_again(root: Path) -> bool:
+    """Install the course without its dependencies, which are there, and without a network; return whether it worked."""
+    options = ["--quiet", "--no-index", "--no-deps", "--no-build-isolation", "--editable", "."]
+    commands = [
+        [sys.executable, "-m", "venv", str(root / ".venv")],  # writes `activate` anew
+        [str(python_of(root / ".venv")), "-m", "pip", "install", *options],
+    ]
+    return not any(subprocess.run(command, cwd=root, capture_output=True).returncode for command in commands)
 
 
 def wants_another(found: dict, choice: str) -> bool:
@@ -189,7 +215,16 @@ def complete(root: Path, extras: list[str], choice: str = "auto") -> None:
         print(f"The bundle has one build of PyTorch, so the choice of {choice} changes nothing.", flush=True)
         choice = "auto"
     has_all = found.get("requirements") == checksum and set(extras) <= set(found["extras"])
-    if has_all and not wants_another(found, choice):
+    python = python_of(root / ".venv")
+    if os.path.lexists(python) and not os.path.exists(python):
+        sys.exit(
+            f"{python} leads to a Python that is not installed any more: remove .venv (make clean), then run the "
+            "command again."
+        )
+    moved = old_place(root)
+    if moved:
+        print(f"This environment runs the course in {moved}: installing the course in {root} instead.", flush=True)
+    if has_all and not wants_another(found, choice) and (not moved or install_again(root)):
         return
     if choice == "cuda" and platform.system() == "Darwin":
         sys.exit("There is no build of PyTorch with CUDA for macOS: leave TORCH (--torch) at auto.")
