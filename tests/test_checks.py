@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from brevitas import nn as qnn
 from torch import nn
 
 from qathelpers import results
@@ -12,6 +13,7 @@ from qathelpers.data import from_tensors
 from qathelpers.nets import ARCHITECTURES, Architecture, Recipe, build
 from qathelpers.training import checkpoint, fit, predict
 
+ADAM = Recipe(optimizer="adam", lr=0.001)
 QUIET = {"log": lambda line: None, "on_batch": lambda share: None}
 
 
@@ -44,6 +46,15 @@ def test_a_net_without_batchnorm_can_train_on_single_images(tiny):
 def test_too_few_outputs_are_refused(tiny):
     with pytest.raises(CourseError, match=r"10 outputs.*12 classes.*classes=12"):
         fit(build("BinaryNN", "lenet"), with_classes(tiny.take(60, 60), 12), 1, device="cpu", **QUIET)
+
+
+@pytest.mark.parametrize("options", [{}, {"return_quant_tensor": True}])
+def test_a_net_that_ends_in_a_quantized_sigmoid_is_refused_but_not_one_that_has_it_inside(tiny, options):
+    layers = (nn.Flatten(), nn.Linear(3072, 10), qnn.QuantSigmoid(**options))
+    with pytest.raises(CourseError, match="Sigmoid"):
+        fit(nn.Sequential(*layers), tiny.take(60, 60), 1, device="cpu", **QUIET)
+    inside = nn.Sequential(*layers, qnn.QuantLinear(10, 10, True))
+    assert len(fit(inside, tiny.take(60, 60), 1, recipe=ADAM, device="cpu", **QUIET)) == 1
 
 
 def test_images_of_another_size_are_refused_by_a_net_of_fixed_size(tiny):

@@ -199,6 +199,10 @@ def reshaped(tensors):
     return {key: t.flatten()[:1] if "velocity" in key else t for key, t in tensors.items()}
 
 
+def half_precision(tensors):
+    return {key: t.half() if "velocity" in key else t for key, t in tensors.items()}
+
+
 @pytest.mark.parametrize(
     ("change", "header"),
     [
@@ -221,6 +225,11 @@ def reshaped(tensors):
         (dict, {"rows": 3}),
         (dict, {"rows": [[1, 2]]}),
         (dict, {"rows": [[2**40, 0, 0, 0, 0, 0]]}),
+        (dict, {"rows": []}),
+        (dict, {"rows": [[2, 1, 0.5, 1, 0.5, 1]]}),
+        (dict, {"rows": [[1, 1, 0.5, 1, 0.5, 1]] * 2}),
+        (dict, {"rows": [[epoch, 1, 0.5, 1, 0.5, 1] for epoch in (1, 2, 3)]}),
+        (half_precision, {}),
         (dict, {"config": []}),
         (dict, {"config": {}}),
     ],

@@ -292,6 +292,25 @@ def test_a_folder_that_cannot_be_written_is_named(panel, monkeypatch, tmp_path):
     panel.train.click()
     assert panel.wait(PATIENCE)
     assert is_error(panel.status) and str(blocked) in panel.status.value and "QAT_RESULTS_DIR" in panel.status.value
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (MemoryError(), "memory"),
+        (OSError(5, "Input/output error", "/drive/x"), "/drive/x cannot be used"),
+        (UnicodeEncodeError("ascii", "Läufe", 1, 2, "no"), "PYTHONUTF8"),
+    ],
+)
+@pytest.mark.parametrize("place", ["qathelpers.training.loop.train", "qathelpers.widgets.training_panel.new_training"])
+def test_an_error_of_the_machine_is_a_sentence(panel, monkeypatch, place, error, words):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(place, fail)
+    panel.train.click()
+    assert panel.wait(PATIENCE)
+    assert is_error(panel.status) and words in panel.status.value and "Error:" not in panel.status.value
     assert not panel.train.disabled
 
 

@@ -71,6 +71,13 @@ def test_nets_and_images_on_a_gpu_are_moved_to_the_cpu():
     assert next(net.parameters()).is_cuda
 
 
+def test_images_with_other_channels_than_the_nets_are_refused():
+    counting = xnor_reference.convert(nets.build("XnorNN", "lenet").eval())
+    for channels in (1, 4):
+        with pytest.raises(CourseError, match=rf"\b{channels} channels.*\b3\b"):
+            counting(torch.zeros(2, channels, 32, 32))
+
+
 def test_layers_of_other_nets_are_not_replaced():
     counting = xnor_reference.convert(nets.build("TernaryNN"))
     assert not any(isinstance(module, xnor_reference.CountingLayer) for module in counting.modules())

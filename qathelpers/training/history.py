@@ -198,7 +198,7 @@ def same_evaluation(histories: Sequence[History]) -> tuple[str, list[float]]:
 
 
 def _read(path: Path, parse: Callable[[BinaryIO], Any]) -> Any:
-    wanted = f"a {path.suffix} file of a history"
+    wanted = f"a {path.suffix or '.npy'} file of a history"
     check_readable(path, wanted, "train the net again, or name the .npy file of another history")
     try:
         with open(path, "rb") as file:

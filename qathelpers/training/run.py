@@ -198,7 +198,7 @@ class Run:
         Raises:
             CourseError: If its history is missing or damaged, or its config lacks the seed.
         """
-        path = Path(folder) / f"{run_name(name, seed)}.npy"
+        path = as_path("folder", folder) / f"{run_name(name, seed)}.npy"
         config = History.load(path).config
         if "seed" not in config:
             raise CourseError(f"The config of {path} lacks seed: train the net again.")
