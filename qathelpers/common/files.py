@@ -221,6 +221,8 @@ def unreadable(path: Path, error: Exception) -> Unreadable:
 
 def format_of(path: Path) -> str:
     """Return in words which format of another program a file has, or an empty string if the format is unknown."""
+    if not os.path.isfile(path):  # reading from a pipe would wait without end
+        return ""
     with open(path, "rb") as file:
         start = file.read(START)
     if start.startswith(b"PK\x03\x04"):

@@ -4,6 +4,7 @@ A training that meets such files names them and starts again.
 """
 
 import json
+import os
 import shutil
 
 import numpy as np
@@ -184,6 +185,15 @@ def interrupted(make, epochs=3):
         raise KeyboardInterrupt
 
     return lambda runs, dataset: training.fit(make(), dataset, epochs, device="cpu", folder=runs, on_epoch=stop)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no named pipes in folders")
+@pytest.mark.parametrize("suffix", [".npy", ".json", ".safetensors", ".resume.safetensors"])
+def test_a_pipe_is_not_waited_for(runs, dataset, suffix):
+    path = runs / f"XnorNN{suffix}"
+    os.mkfifo(path)
+    assert len(training.fit(build("XnorNN", "lenet"), dataset, 1, device="cpu", folder=runs, log=lambda _: None)) == 1
+    assert not path.is_fifo()
 
 
 def half_a_resume_file(runs, dataset):
