@@ -19,6 +19,7 @@ import pyarrow.parquet
 from PIL import Image
 
 from ..common.errors import CourseError, raise_if_of_the_machine
+from . import parquet
 from .pictures import is_picture_name
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -31,7 +32,8 @@ MAX_UNPACKED = 500_000_000  # bytes of a whole archive or table; all 60,000 PNG 
 MAX_IMAGES = 60_000
 MAX_IMAGE_BYTES = 100_000  # of one encoded image; a PNG file of 32 x 32 pixels has 3,000 bytes
 MAX_MEMO = 1_000_000  # objects that a pickle refers to by number; an official batch file has 20,000
-ROWS_AT_ONCE = 1000  # of a table
+ROWS_AT_ONCE = 10  # of a table; each of them can refer to the same value, which can be as large as a page
+FOOTER_LIMITS = {"thrift_string_size_limit": 1_000_000, "thrift_container_size_limit": 100_000}
 
 Arrays = dict[str, np.ndarray]
 
@@ -131,14 +133,14 @@ def read_parquets(files: list[Path]) -> Arrays:
     """Read two Parquet files (training, then test images) with the columns `img` (encoded images) and `label`."""
     images, labels = {split: [] for split in SPLITS}, {split: [] for split in SPLITS}
     for split, file in zip(SPLITS, files, strict=True):
-        for row in _rows(file):
-            images[split].append(_decode(row["img"]["bytes"], file.name))
-            labels[split].append(row["label"])
+        for content, label in _rows(file):
+            images[split].append(_decode(content, file.name))
+            labels[split].append(label)
     return _arrays(images, labels)
 
 
-def _rows(file: Path) -> Iterator[dict]:
-    """Yield the rows of a Parquet file, after a check of the sizes that it states.
+def _rows(file: Path) -> Iterator[tuple[bytes, int]]:
+    """Yield the encoded image and the label of each row of a Parquet file, after a check of all sizes in it.
 
     Raises:
         CourseError: If it is no Parquet file with images and labels, or is larger than any of CIFAR-10.
@@ -151,16 +153,21 @@ def _rows(file: Path) -> Iterator[dict]:
         raise CourseError(f"{file.name} is not a table of images and labels ({reason}): replace it.") from error
 
 
-def _checked_rows(file: Path) -> Iterator[dict]:
-    with pyarrow.parquet.ParquetFile(file, memory_map=False) as table:
-        size = sum(table.metadata.row_group(number).total_byte_size for number in range(table.num_row_groups))
-        if table.metadata.num_rows > MAX_IMAGES or size > MAX_UNPACKED:
-            raise CourseError(
-                f"{file.name} has {table.metadata.num_rows:,} rows and {size:,} bytes, which CIFAR-10 has not: replace "
-                "the copy."
-            )
-        for batch in table.iter_batches(ROWS_AT_ONCE, columns=["img", "label"]):
-            yield from batch.to_pylist()
+def _checked_rows(file: Path) -> Iterator[tuple[bytes, int]]:
+    with open(file, "rb") as content:
+        parquet.check_footer(content)
+        with pyarrow.parquet.ParquetFile(file, memory_map=False, **FOOTER_LIMITS) as table:
+            rows, size = table.metadata.num_rows, parquet.unpacked_size(content, table.metadata)
+            if rows > MAX_IMAGES or size > MAX_UNPACKED:
+                raise CourseError(
+                    f"{file.name} has {rows:,} rows and {size:,} bytes, which CIFAR-10 has not: replace the copy."
+                )
+            for batch in table.iter_batches(ROWS_AT_ONCE, columns=["img.bytes", "label"]):
+                for row in batch.to_pylist():
+                    image, label = row["img"], row["label"]
+                    if not isinstance(image, dict) or not isinstance(image["bytes"], bytes) or type(label) is not int:
+                        raise ValueError("a row without an image or without a label")
+                    yield image["bytes"], label
 
 
 def _unpacked(file: Path) -> Iterator[tuple[PurePosixPath, bytes]]:

@@ -2,13 +2,10 @@
 
 import gzip
 import io
-import pickle
 import socket
-import struct
 import tarfile
 import threading
 import time
-import zlib
 
 import numpy as np
 import pyarrow
@@ -16,60 +13,41 @@ import pyarrow.parquet
 import pytest
 
 from qathelpers.common.errors import CourseError
-from qathelpers.data import cifar10, download, readers
+from qathelpers.data import cifar10, download, parquet, readers
+
+from . import hostile
 
 LIMIT = 3_000_000  # bytes that an archive may unpack to in these tests
 
 
-def tar(*files):
-    content = io.BytesIO()
-    with tarfile.open(fileobj=content, mode="w:gz") as archive:
-        for name, data in files:
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            archive.addfile(info, io.BytesIO(data))
-    return content.getvalue()
-
-
 def large_header():
     """Return an archive whose pax header claims, and has, more bytes than all of CIFAR-10."""
-    info = tarfile.TarInfo("x")
-    info.type, info.size = tarfile.XHDTYPE, 2 * LIMIT
-    return gzip.compress(info.tobuf() + bytes(2 * LIMIT))
+    return gzip.compress(hostile.tar_header("x", 2 * LIMIT, tarfile.XHDTYPE) + bytes(2 * LIMIT))
 
 
-def chunk(kind, data):
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-
-def large_png(side=30_000):
-    header = struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)
-    return (
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(100))) + chunk(b"IEND", b"")
-    )
-
-
-def nested(depth=3, width=60):
-    labels = [0] * width
-    for _ in range(depth):
-        labels = [labels] * width
-    return pickle.dumps({"data": 0, "labels": labels}, 2)
+def read_tables(files):
+    return readers.read_parquets([*files, *files])
 
 
 ARCHIVES = {
-    "a file of a batch that is too large": (readers.read_official_archive, tar(("x/data_batch_1", bytes(LIMIT + 1)))),
+    "a file of a batch that is too large": (
+        readers.read_official_archive,
+        hostile.tar(("x/data_batch_1", bytes(LIMIT + 1))),
+    ),
     "a header that is too large": (readers.read_official_archive, large_header()),
     "a header that is too large, of pictures": (readers.read_png_archive, large_header()),
-    "many small files": (readers.read_official_archive, tar(*((f"x/{i}", bytes(200_000)) for i in range(20)))),
-    "a picture of 900 megapixels": (readers.read_png_archive, tar(("train/cat/1.png", large_png()))),
+    "many small files": (readers.read_official_archive, hostile.tar(*((f"x/{i}", bytes(200_000)) for i in range(20)))),
+    "a picture of 900 megapixels": (readers.read_png_archive, hostile.tar(("train/cat/1.png", hostile.png()))),
     "an empty file": (readers.read_official_archive, b""),
     "a web page": (readers.read_png_archive, b"<html>sorry</html>"),
-    "half an archive": (readers.read_official_archive, tar(("x/data_batch_1", bytes(9000)))[:-20]),
-    "an archive without the files": (readers.read_official_archive, tar(("x/readme", b"hello"))),
-    "a table of another program": (
-        lambda files: readers.read_parquets([*files, *files]),
-        b"PAR1" + bytes(50) + b"PAR1",
-    ),
+    "half an archive": (readers.read_official_archive, hostile.tar(("x/data_batch_1", bytes(9000)))[:-20]),
+    "an archive without the files": (readers.read_official_archive, hostile.tar(("x/readme", b"hello"))),
+    "a table of another program": (read_tables, b"PAR1" + bytes(50) + b"PAR1"),
+    "a table with a page that is larger than its footer says": (read_tables, hostile.large_page(9_000_000)),
+    "a table with a page that claims 2 GB": (read_tables, hostile.claimed_page()),
+    "a table with a footer of 2 GB": (read_tables, hostile.large_footer(hostile.HUGE)),
+    "a table with one large value in many rows": (read_tables, hostile.repeated(500_000, 12)),
+    "a table with texts as labels": (read_tables, hostile.texts_as_labels(1000, 12)),
 }
 
 
@@ -88,6 +66,16 @@ def test_a_hostile_archive_is_refused(small_limits, tmp_path, read, content):
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.parametrize("options", [{}, {"compression": "zstd", "data_page_version": "2.0", "use_dictionary": False}])
+def test_the_size_of_the_pages_is_what_the_table_unpacks_to(options):
+    images = [{"bytes": np.random.default_rng(row).bytes(5000), "path": None} for row in range(1000)]
+    content = io.BytesIO(hostile.parquet(images, list(range(1000)), **options))
+    metadata = pyarrow.parquet.read_metadata(content)
+    assert parquet.unpacked_size(content, metadata) == pytest.approx(5_000_000, rel=0.01)
+    with pytest.raises(ValueError):
+        parquet.unpacked_size(io.BytesIO(bytes(10_000_000)), metadata)
+
+
 def test_a_table_with_too_many_rows_is_refused_before_it_is_read(tmp_path, monkeypatch):
     monkeypatch.setattr(readers, "MAX_IMAGES", 5)
     path = tmp_path / "train.parquet"
@@ -96,18 +84,7 @@ def test_a_table_with_too_many_rows_is_refused_before_it_is_read(tmp_path, monke
         readers.read_parquets([path, path])
 
 
-HUGE = 2**31 - 1
-PICKLES = {
-    "nested lists as labels": nested(),
-    "a number that takes 16 GB": b"\x80\x02}r" + struct.pack("<I", HUGE) + b".",
-    "the same as text": b"\x80\x02}p" + str(HUGE).encode() + b"\n.",
-    "bytes that are not there": b"\x80\x05\x96" + struct.pack("<Q", 2**40) + b".",
-    "text that is not there": b"\x80\x04\x8d" + struct.pack("<Q", 2**40) + b".",
-    "nothing": b"",
-}
-
-
-@pytest.mark.parametrize("content", PICKLES.values(), ids=PICKLES)
+@pytest.mark.parametrize("content", hostile.PICKLES.values(), ids=hostile.PICKLES)
 def test_a_hostile_pickle_is_refused_at_once(content):
     start = time.monotonic()
     with pytest.raises(CourseError, match=r"data_batch_1 of x\b"):
