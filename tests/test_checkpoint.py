@@ -226,3 +226,11 @@ def test_a_scheme_that_was_edited_under_its_name_does_not_load_the_old_net(tmp_p
     monkeypatch.setitem(nets.SCHEMES, "EditedNN", new)
     with pytest.raises(CourseError, match="net_sha256"):
         checkpoint.load(path, nets.build("EditedNN", "lenet") if passed else None)
+
+
+@pytest.mark.parametrize("sizes", [{"image_size": 8192}, {"classes": 100_000}], ids=str)
+def test_a_file_that_is_too_small_for_its_net_is_refused_before_the_net_takes_memory(tmp_path, sizes):
+    config = {"name": "BinaryNN", "arch": "lenet"} | sizes
+    path = checkpoint.write(tmp_path / "net.safetensors", {"x": torch.zeros(1000)}, {"config": config})
+    with pytest.raises(CourseError, match=r"[0-9,]{9,} weights.* 4,000 bytes"):
+        checkpoint.load(path)

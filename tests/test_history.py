@@ -134,3 +134,14 @@ def test_a_history_without_epochs_has_no_accuracy_and_an_old_one_no_known_precis
 def test_the_last_line_has_the_numbers_of_the_last_epoch():
     line = history().last_line()
     assert all(part in line for part in ("BinaryNN", "3/5", "1.500", "0.1000", "2.000", "0.2000"))
+
+
+def test_a_file_that_claims_more_rows_than_it_has_is_damaged(tmp_path):
+    path = tmp_path / "BinaryNN.npy"
+    path.with_suffix(".json").write_text('{"name": "BinaryNN"}', encoding="utf-8")
+    with open(path, "wb") as file:
+        header = {"descr": np.lib.format.dtype_to_descr(ROW), "fortran_order": False, "shape": (10**12,)}
+        np.lib.format.write_array_header_1_0(file, header)
+    with pytest.raises(CourseError, match="damaged") as error:
+        History.load(path)
+    assert not isinstance(error.value, Unreadable)

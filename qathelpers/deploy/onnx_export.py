@@ -229,7 +229,11 @@ def all_outputs(
     is_bytes, sizes = source.type == "tensor(uint8)", [size if isinstance(size, int) else 0 for size in source.shape]
 
     def run_all(images: torch.Tensor) -> dict[str, torch.Tensor]:
-        values = loaded.run(names, {source.name: _accepted(images, is_bytes, sizes)})
+        accepted = _accepted(images, is_bytes, sizes)
+        try:
+            values = loaded.run(names, {source.name: accepted})
+        except Exception as error:  # such as too little memory for what an operator of the file asks for
+            raise CourseError(f"ONNX Runtime cannot run the file ({_line(error)}): export the net again.") from error
         return {name: torch.from_numpy(value) for name, value in zip(names, values, strict=True)}
 
     return run_all

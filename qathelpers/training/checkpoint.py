@@ -114,7 +114,7 @@ def load_with_config(path: str | Path, net: nn.Module | None = None) -> tuple[nn
     tensors, header = _read(path, foreign=net is not None)
     config, is_given = header["config"], net is not None
     if net is None:
-        net = _build(config, path)
+        net = _build(config, path, tensors)
     device = next((parameter.device for parameter in net.parameters()), torch.device("cpu"))
     other = _other_structure(net, config)  # before unpacking, which replaces quantizers of the net
     tensors, layers = _unwrapped(net, tensors, header.get("packed", {}))
@@ -287,7 +287,7 @@ def _inner(net: nn.Module, tensors: Tensors) -> str:
     return next((name for name, keys in children if keys and keys == tensors.keys()), "")
 
 
-def _build(config: dict, path: Path) -> nn.Module:
+def _build(config: dict, path: Path, tensors: Tensors) -> nn.Module:
     if not {"name", "arch"} <= config.keys():
         raise CourseError(f"{path} {_content(config)}: {GIVE_NET}.")
     if not _is_known(config):
@@ -295,11 +295,28 @@ def _build(config: dict, path: Path) -> nn.Module:
     try:
         sizes = {"classes": 10, "image_size": 32, "channels": 3}
         sizes |= {key: config[key] for key in sizes if key in config}
+        _check_size(config["arch"], sizes, tensors)
         return build(config["name"], config["arch"], config.get("init_seed", 0), **sizes)
     except Exception as error:  # a config can hold any values, and a net of your own can raise anything
         raise_if_of_the_machine(error)
         reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")  # PyTorch can add a stack trace
         raise CourseError(f"{path} {_content(config)}, which cannot be built here ({reason}): {GIVE_NET}.") from error
+
+
+def _check_size(arch: str, sizes: dict[str, int], tensors: Tensors) -> None:
+    """Check that a file can hold the weights of a net, before memory is taken for the net.
+
+    Raises:
+        ValueError: If the file has less than one bit per weight.
+    """
+    try:
+        with torch.device("meta"):  # no memory; quantizers cannot be built there, so the float net stands for all
+            weights_of_net = sum(parameter.numel() for parameter in build("PytorchNN", arch, **sizes).parameters())
+    except Exception:  # an architecture of your own may need a real device
+        return
+    stored = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+    if weights_of_net > 8 * stored:
+        raise ValueError(f"the net has {weights_of_net:,} weights, but the file has {stored:,} bytes")
 
 
 def _content(config: dict) -> str:

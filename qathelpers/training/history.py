@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -216,14 +217,24 @@ def _read(path: Path, parse: Callable[[BinaryIO], Any]) -> Any:
 
 
 def _read_rows(path: Path) -> np.ndarray:
-    # np.load would accept archives, too.
-    rows = _read(path, lambda file: np.lib.format.read_array(file, allow_pickle=False))
+    rows = _read(path, _parse_rows)
     if rows.dtype != ROW or rows.ndim != 1:
         raise CourseError(
             f"{path} is a NumPy array of another program, not a history of the course, which has the columns "
             f"{', '.join(ROW.names)}: move it to another folder, or name another file."
         )
     return rows
+
+
+def _parse_rows(file: BinaryIO) -> np.ndarray:
+    size = os.fstat(file.fileno()).st_size
+    version = np.lib.format.read_magic(file)
+    header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = header(file)
+    if math.prod(shape) * dtype.itemsize > size:  # memory would be taken for what is not there
+        raise ValueError(f"it has {size:,} bytes, too few for an array of the shape {shape}")
+    file.seek(0)
+    return np.lib.format.read_array(file, allow_pickle=False)  # np.load would accept archives, too
 
 
 def _read_config(path: Path) -> dict:
