@@ -121,3 +121,14 @@ def test_a_file_in_a_sticky_folder_can_be_replaced_by_its_owner_only(named):
             with pytest.raises(CourseError, match=r"x.*QAT_RESULTS_DIR") if named == "x" else contextlib.nullcontext():
                 check_replaceable(folder / named)
         check_replaceable(folder / named)  # root may replace any file
+
+
+def test_temporary_files_of_killed_processes_do_not_pile_up(tmp_path):
+    path = tmp_path / "plot.png"
+    old, new, other = (tmp_path / name for name in (".plot.png.abcd1234", ".plot.png.efgh5678", ".plot.svg.abcd1234"))
+    for file in (old, new, other):
+        file.write_text("half", encoding="utf-8")
+    for file in (old, other):
+        os.utime(file, (0, 0))
+    write_atomically(path, lambda temporary: temporary.write_text("whole", encoding="utf-8"))
+    assert set(tmp_path.iterdir()) == {path, new, other}  # another process may be writing the new one

@@ -6,6 +6,7 @@ import glob
 import os
 import stat
 import tempfile
+import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,7 @@ ADVICE = {
     (errno.EEXIST, errno.ENOTDIR): "a part of the path is a file, so choose another path, or ",
     (errno.EISDIR,): "it is a folder, so choose another name, or ",
 }
+ABANDONED = 3600.0  # seconds after which nobody is still writing a temporary file
 START = 512  # bytes of a file that tell its format
 
 # Formats of other programs, by the first bytes of a file.
@@ -79,6 +81,7 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(path, ABANDONED)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         os.close(handle)
         write(Path(temporary))
@@ -93,14 +96,17 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
                 os.unlink(temporary)
 
 
-def remove_leftovers(path: Path) -> None:
+def remove_leftovers(path: Path, older_than: float = 0.0) -> None:
     """Remove the temporary files of processes that were killed while they wrote `path`.
 
-    Call this only while no other process can be writing `path`.
+    Args:
+        path: The file. While another process can be writing it, pass an age.
+        older_than: Leave files that have been written in the last so many seconds.
     """
     for temporary in path.parent.glob(f".{glob.escape(path.name)}.????????"):  # mkstemp adds 8 characters
         with contextlib.suppress(OSError):
-            temporary.unlink()
+            if not older_than or time.time() - temporary.stat().st_mtime > older_than:
+                temporary.unlink()
 
 
 def check_writable(folder: Path) -> None:
