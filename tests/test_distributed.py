@@ -207,3 +207,17 @@ def test_processes_that_would_train_different_runs_all_stop_with_a_sentence(tmp_
     for rank in (0, 1):
         assert named in (tmp_path / str(rank)).read_text(encoding="utf-8")
     assert not list(tmp_path.rglob("*.npy"))
+
+
+@pytest.mark.parametrize(("local", "name"), [("2", "lo"), ("1", None)])
+def test_gloo_stays_on_the_loopback_interface_if_all_processes_are_on_this_machine(monkeypatch, local, name):
+    seen = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(socket, "if_nameindex", lambda: [(1, "lo"), (2, "eth0")])
+    monkeypatch.setattr(torch.distributed, "init_process_group", lambda *arguments, **options: seen.append(arguments))
+    monkeypatch.setattr("atexit.register", lambda function: None)
+    for variable, value in {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": local, "GLOO_SOCKET_IFNAME": ""}.items():
+        monkeypatch.setenv(variable, value)
+    monkeypatch.delenv("GLOO_SOCKET_IFNAME")
+    distributed.init()
+    assert seen == [("gloo",)] and os.environ.get("GLOO_SOCKET_IFNAME") == name

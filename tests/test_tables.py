@@ -137,3 +137,9 @@ def test_accuracy_on_validation_images_is_never_called_test_accuracy():
     board = results.leaderboard("shapes")
     assert list(board.index) == ["BinaryNN", "PytorchNN"]
     assert board["validation"].notna().tolist() == [True, False] and board["test"].notna().tolist() == [False, True]
+
+
+def test_without_recorded_runs_the_table_has_no_rows(tmp_path, monkeypatch):
+    monkeypatch.setattr(recorded, "RECORDED", tmp_path)
+    assert results.summarize([]).empty
+    assert len(results.markdown("lenet", "shapes").splitlines()) == 2

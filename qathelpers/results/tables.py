@@ -71,6 +71,8 @@ def summarize(histories: list[History]) -> pd.DataFrame:
         row = {"net": name, "runs": len(test), "train": train.mean(), "train std": train.std()}
         held_out = runs[0].held_out
         rows.append(row | {held_out: test.mean(), f"{held_out} std": test.std(), "evaluated in": evaluation})
+    if not rows:
+        return pd.DataFrame()
     return pd.DataFrame(rows).set_index("net").round(4)
 
 
