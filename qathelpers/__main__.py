@@ -272,7 +272,7 @@ def bench_group() -> None:
 @arch_option
 @data_option
 def bench_inference_command(arch: str, data_name: str | None) -> None:
-    """Time float, 8-bit and 1-bit nets in PyTorch, ONNX Runtime and OpenVINO."""
+    """Time float, 8-bit and 1-bit nets in PyTorch, ONNX Runtime, OpenVINO and C."""
     from .deploy import benchmark  # not at the top: the other commands do not need its packages
 
     benchmark.everything(load(data_name), arch)

@@ -1,8 +1,13 @@
+import sys
+
+import pandas as pd
 import pytest
 import torch
 
 from qathelpers.common.errors import CourseError
-from qathelpers.deploy import benchmark, onnx_export, openvino_export
+from qathelpers.deploy import benchmark, c, onnx_export, openvino_export
+from qathelpers.results import recorded_net
+from qathelpers.training import predict
 
 needs_deploy = pytest.mark.skipif(
     bool(onnx_export.missing()) or not openvino_export.available(), reason="needs pip install -e '.[deploy]'"
@@ -14,18 +19,59 @@ def test_every_backend_is_timed():
     threads = torch.get_num_threads()
     table = benchmark.inference(2, threads=1, arch="lenet", repeats=1)
     assert {"PyTorch fp32", "ONNX Runtime int8", "OpenVINO W1A1"} <= set(table.index)
-    assert (table["ms per image"] >= 0).all() and table.loc["PyTorch fp32", "speedup"] == 1
+    assert ("C W1A1" in table.index) == (c.compiler() is not None)
+    assert (table["ms per image"] > 0).all() and table.loc["PyTorch fp32", "speedup"] == 1
+    assert table.loc["OpenVINO fp32", "times its fp32"] == 1 and (table["threads"] == 1).all()
+    expected = table.loc["OpenVINO fp32", "ms per image"] / table.loc["OpenVINO W1A1", "ms per image"]
+    assert table.loc["OpenVINO W1A1", "times its fp32"] == pytest.approx(expected, abs=0.02)
     assert table.loc["OpenVINO W1A1", "kB"] < table.loc["PyTorch fp32", "kB"] / 10
-    assert (table["file kB"] >= table["kB"]).all()  # a file holds more than weights
+    files = table[~table.index.str.startswith("PyTorch")]
+    assert (files["file kB"] >= files["kB"]).all()  # a file holds more than weights
     assert torch.get_num_threads() == threads
 
 
 @needs_deploy
-def test_backends_agree_in_accuracy(tiny):
+def test_without_a_compiler_the_c_program_is_left_out(monkeypatch):
+    monkeypatch.setattr(c, "compiler", lambda: None)
+    assert not benchmark.inference(arch="lenet", repeats=1).index.str.startswith("C ").any()
+
+
+@needs_deploy
+def test_accuracies_are_those_of_recorded_nets(tiny):
     found = benchmark.accuracies(tiny, "lenet")
-    assert found["PyTorch fp32"] == found["OpenVINO fp32"] == found["ONNX Runtime fp32"]
-    assert abs(found["OpenVINO W1A1"] - found["PyTorch W1A1, simulated"]) < 0.05
-    assert found.between(0, 1).all()
+    count = len(tiny.test_labels) // 100 * 100
+    guesses = predict(recorded_net("PytorchNN", "lenet"), tiny.test_images[:count]).argmax(1)
+    expected = (guesses == tiny.test_labels[:count]).double().mean().item()
+    for runtime in ("PyTorch", "OpenVINO", "ONNX Runtime"):
+        assert found[f"{runtime} fp32"] == pytest.approx(expected)
+    assert pd.isna(found["OpenVINO W1A1"])  # there is no such recorded net
+
+
+@needs_deploy
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="peak memory is measured on Linux only")
+def test_memory_is_measured_in_a_process_of_its_own():
+    found = benchmark.memory(arch="lenet")
+    assert found.between(0, 1000).all() and set(found.index) == set(benchmark.inference(arch="lenet", repeats=1).index)
+    if c.compiler():
+        assert found["C W1A1"] < found.drop("C W1A1").min()  # it needs no runtime
+
+
+def timed(**rows):
+    """A table of times and accuracies: by backend, (ms per image, accuracy)."""
+    table = pd.DataFrame(rows, index=["ms per image", "accuracy"]).T
+    table["speedup"] = table.loc["PyTorch fp32", "ms per image"] / table["ms per image"]
+    return table.assign(batch=1, threads=1)
+
+
+def test_the_verdict_follows_from_the_numbers():
+    floats, int8, w1a1 = {"PyTorch fp32": (1.0, 0.88)}, {"OpenVINO int8": (0.2, 0.875)}, {"C W1A1": (0.04, 0.77)}
+    both = benchmark.verdict(timed(**floats, **int8, **w1a1))
+    assert both.index("C W1A1") < both.index("25.0") < both.index("0.770") < both.index("OpenVINO int8")
+    assert "5.0" in both
+    as_good = benchmark.verdict(timed(**floats, **int8, **{"C W1A1": (0.04, 0.879)}))
+    assert "C W1A1" in as_good and "OpenVINO int8" not in as_good
+    assert "not known" in benchmark.verdict(timed(**{"PyTorch fp32": (1.0, float("nan"))}, **w1a1))
 
 
 @needs_deploy

@@ -255,6 +255,20 @@ def test_without_a_compiler_the_file_is_written_and_cannot_be_run(monkeypatch, t
 
 
 @needs_compiler
+def test_a_library_computes_the_same_and_refuses_other_images(tmp_path):
+    net, images = trained("XnorNN", "convnet", channels=1, image_size=28, classes=7), noise(3, 1, 28)
+    path = c.build_library(c.export_c(net, tmp_path / "net.c", "digits"), tmp_path / "net.so")
+    run = c.load_library(path, "digits", classes=7, shape=(1, 28, 28))
+    assert agree(run(images), predict(net, images), 0.6)
+    assert torch.equal(run(images.transpose(2, 3).contiguous().transpose(2, 3)), run(images))
+    for wrong in (images.float(), images[:, :, 1:], images[0]):
+        with pytest.raises(CourseError):
+            run(wrong)
+    with pytest.raises(CourseError, match="nothing"):
+        c.build_library(tmp_path / "nothing.c", tmp_path / "other.so")
+
+
+@needs_compiler
 def test_a_program_that_computes_something_else_is_not_kept(monkeypatch, tmp_path):
     wrong = tmp_path / "layers.c"
     text = c.LAYERS.read_text(encoding="utf-8")

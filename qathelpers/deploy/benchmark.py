@@ -1,9 +1,13 @@
-"""Compare the inference speed, accuracy and size of nets on this CPU, in PyTorch, ONNX Runtime and OpenVINO."""
+"""Compare the inference speed, memory, accuracy and size of nets on this CPU, in four runtimes."""
 
 import copy
+import os
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -22,14 +26,38 @@ from ..nets import packing
 from ..nets.architectures import build
 from ..nets.schemes import SCHEMES
 from ..results.recorded import recorded_net
-from . import int8_export, onnx_export, openvino_export
+from . import c, int8_export, onnx_export, openvino_export
 
 REPEATS = 15
 SECONDS_PER_TURN = 0.05  # each turn has as many calls as fit; far longer than the resolution of the clock
 TEST_BATCH = 100
 CALIBRATION = 256  # images
+NO_LOSS = 0.01  # a loss of accuracy that `verdict` accepts
+PEAK_MEMORY = Path(__file__).with_name("peak_memory.py")
+PACKAGE = Path(__file__).parents[1]
+RUNTIME = r"(.*?) (?:fp32|int8|W1A1|bf16)"  # in the name of a backend
+NO_COMPILER = "No C compiler is installed (cc, gcc or clang), so the C program is left out."
 
 Forward = Callable[[torch.Tensor], torch.Tensor]
+
+
+@dataclass
+class Backend:
+    """One way to compute a net.
+
+    Args:
+        run: The function from uint8 images (batch, 3, 32, 32) to logits.
+        net: The name of the net.
+        packed: The size of its weights in kB, packed.
+        loaded: The size of what the backend loads in kB.
+        source: The file that it loads; for PyTorch, the name of the net and the architecture.
+    """
+
+    run: Forward
+    net: str
+    packed: float
+    loaded: float
+    source: str
 
 
 def inference(batch: int = 1, threads: int = 1, arch: str = "convnet", repeats: int = REPEATS) -> pd.DataFrame:
@@ -38,8 +66,9 @@ def inference(batch: int = 1, threads: int = 1, arch: str = "convnet", repeats: 
     PyTorch runs the float net and the simulated W1A1 net. ONNX Runtime runs the float net, the same net quantized to 8
     bits by ONNX Runtime itself (`int8_export`), and the trained 8-bit net as a QCDQ file. OpenVINO runs the float net,
     the 8-bit net and the W1A1 net. Where the processor is fast at bf16, PyTorch and OpenVINO also run the float net in
-    bf16, which is OpenVINO's default there. The backends take turns in one process. All of them get normalized images,
-    so the normalization is not part of any time.
+    bf16, which is OpenVINO's default there. If a C compiler is installed, the C program of the W1A1 net (`export_c`)
+    runs, too, in one thread. The backends take turns in one process. All of them get images as bytes, so every time
+    includes the normalization.
 
     Args:
         batch: The number of images per call.
@@ -49,7 +78,8 @@ def inference(batch: int = 1, threads: int = 1, arch: str = "convnet", repeats: 
 
     Returns:
         One row per backend, with the columns `ms per image` (median), `speedup` (compared with PyTorch's float net),
-        `kB` (size of the packed weights), `file kB` (size of what the backend loads), `batch` and `threads`.
+        `times its fp32` (compared with the float net in the same runtime; NaN for C, which has none), `net`, `kB` (size
+        of the packed weights), `file kB` (size of what the backend loads), `batch` and `threads`.
 
     Raises:
         CourseError: If the extra packages are not installed.
@@ -57,45 +87,105 @@ def inference(batch: int = 1, threads: int = 1, arch: str = "convnet", repeats: 
     threads_before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        with torch.no_grad(), tempfile.TemporaryDirectory() as folder:
+        with torch.no_grad(), _folder() as folder:
             drawn, _ = shapes.make(CALIBRATION, 1)[:2]  # times do not depend on the images
             backends = _backends(arch, batch, threads, Path(folder), drawn)
-            forwards = {name: forward for name, (forward, *_) in backends.items()}
-            seconds = _time(forwards, torch.randn(batch, 3, 32, 32), repeats)
+            seconds = _time({name: backend.run for name, backend in backends.items()}, drawn[:batch], repeats)
     finally:
         torch.set_num_threads(threads_before)
-    rows = [
+    table = pd.DataFrame(
         {
-            "backend": name,
             "ms per image": 1000 * seconds[name] / batch,
             "speedup": seconds["PyTorch fp32"] / seconds[name],
-            "kB": size,
-            "file kB": loaded,
+            "times its fp32": float("nan"),
+            "net": backend.net,
+            "kB": backend.packed,
+            "file kB": backend.loaded,
             "batch": batch,
-            "threads": threads,
+            "threads": 1 if name.startswith("C ") else threads,
         }
-        for name, (_, size, loaded) in backends.items()
-    ]
-    return pd.DataFrame(rows).round({"ms per image": 3, "speedup": 2, "kB": 0, "file kB": 0}).set_index("backend")
+        for name, backend in backends.items()
+    )
+    table.index = pd.Index(backends, name="backend")
+    own = [f"{runtime} fp32" for runtime in table.index.str.extract(RUNTIME)[0]]
+    table["times its fp32"] = table["ms per image"].reindex(own).to_numpy() / table["ms per image"]
+    digits = {"ms per image": 4, "speedup": 2, "times its fp32": 2, "kB": 0, "file kB": 0}
+    return table.round(digits)
 
 
 @torch.no_grad()
 def accuracies(dataset: Dataset, arch: str = "convnet") -> pd.Series:
-    """Return the test accuracy (0 to 1) of the recorded nets in each backend.
+    """Return the test accuracy (0 to 1) of the recorded nets in each backend; NaN where no net is recorded.
 
     Exported nets have a fixed batch size of 100, so the last `len(test_images) % 100` test images are not used.
     """
     images, labels = dataset.test_images, dataset.test_labels
     count = len(labels) // TEST_BATCH * TEST_BATCH
     correct = {}
-    with tempfile.TemporaryDirectory() as folder:
+    with _folder() as folder:
         calibration = dataset.train_images[:CALIBRATION]
         backends = _backends(arch, TEST_BATCH, torch.get_num_threads(), Path(folder), calibration)
+        known = {name: backend for name, backend in backends.items() if is_recorded(backend.net, arch)}
         for part, expected in zip(images[:count].split(TEST_BATCH), labels[:count].split(TEST_BATCH), strict=True):
-            normalized = normalize(part)
-            for name, (forward, *_) in backends.items():
-                correct[name] = correct.get(name, 0) + (forward(normalized).argmax(1) == expected).sum().item()
-    return pd.Series(correct, name="accuracy") / count
+            for name, backend in known.items():
+                correct[name] = correct.get(name, 0) + (backend.run(part).argmax(1) == expected).sum().item()
+    return pd.Series(correct, index=list(backends), name="accuracy", dtype=float) / count
+
+
+def memory(batch: int = 1, arch: str = "convnet") -> pd.Series:
+    """Return how many MB of memory each backend needs to load its net and to run it, in one thread.
+
+    Each backend runs in a process of its own. Counted is what the process uses at most beyond what it used when it had
+    only imported the backend. The values are NaN if the operating system is not Linux.
+
+    Args:
+        batch: The number of images per call.
+        arch: The architecture.
+
+    Raises:
+        CourseError: If the extra packages are not installed, or if one of the processes fails.
+    """
+    with torch.no_grad(), _folder() as folder:
+        drawn, _ = shapes.make(CALIBRATION, 1)[:2]
+        backends = _backends(arch, batch, 1, Path(folder), drawn)
+        rises = {name: _rise(name, backend, batch) for name, backend in backends.items()}
+    return pd.Series(rises, name="MB").round(1)
+
+
+def _rise(name: str, backend: Backend, batch: int) -> float:
+    if sys.platform != "linux":
+        return float("nan")
+    runtime = pd.Series([name]).str.extract(RUNTIME)[0][0]
+    command = [sys.executable, "-c", PEAK_MEMORY.read_text(encoding="utf-8"), runtime, backend.source]
+    paths = os.pathsep.join(filter(None, (str(PACKAGE.parent), os.environ.get("PYTHONPATH"))))
+    environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
+    precision = "bf16" if "bf16" in name else "f32"
+    done = subprocess.run(  # noqa: S603, the program is ours
+        [*command, precision, str(batch)], capture_output=True, text=True, env=environment
+    )
+    if done.returncode:
+        raise CourseError(f"The memory of {name} cannot be measured: {done.stderr.strip()[-500:]}")
+    return float(done.stdout.split()[-1])
+
+
+def verdict(table: pd.DataFrame) -> str:
+    """Say which backend of a table of `inference`, with the column `accuracy`, is the fastest, and at what price."""
+    table = table.sort_values("ms per image")
+    first, batch, threads = table.index[0], table["batch"].iloc[0], table["threads"].max()
+    accuracy = table["accuracy"]
+    where = f"Batch size {batch}, {threads} thread{'s' if threads > 1 else ''}"
+    text = f"{where}: {first} is the fastest, at {table['speedup'].iloc[0]:.1f} times the speed of PyTorch fp32"
+    limit = accuracy.get("PyTorch fp32", float("nan")) - NO_LOSS
+    if not pd.notna(limit):
+        return f"{text}. The accuracy of the float net is not known."
+    as_good = accuracy.index[accuracy >= limit]
+    if first in as_good:
+        return f"{text}, and its accuracy is at most {NO_LOSS:.2f} below that of the float net."
+    text += f", but its accuracy is {accuracy[first]:.3f} instead of {accuracy['PyTorch fp32']:.3f}. Of the backends "
+    text += (
+        f"that lose at most {NO_LOSS:.2f}, {as_good[0]} is the fastest, at {table['speedup'][as_good[0]]:.1f} times."
+    )
+    return text
 
 
 def binary_peak(threads: int = 1, channels: int = 256, side: int = 32) -> float:
@@ -116,22 +206,33 @@ def binary_peak(threads: int = 1, channels: int = 256, side: int = 32) -> float:
 
 
 def everything(dataset: Dataset, arch: str = "convnet") -> pd.DataFrame:
-    """Print the tables of `inference` for batch sizes 1 and 64, on one thread and on all, and the accuracies.
+    """Print the tables of `inference` for batch sizes 1 and 64, on one thread and on all, with accuracy and memory.
 
     Returns:
-        The rows of all tables of `inference`.
+        The rows of all tables.
     """
     all_threads = torch.get_num_threads()
     print(f"{hardware.describe(torch.device('cpu'))}; {arch}, median of {REPEATS} turns; accuracies on: {dataset}")
-    tables = [inference(batch, threads, arch) for threads in sorted({1, all_threads}) for batch in (1, 64)]
+    if c.compiler() is None:
+        print(NO_COMPILER)
+    accuracy, tables = accuracies(dataset, arch), []
+    for batch in (1, 64):
+        megabytes = memory(batch, arch)
+        tables += [
+            inference(batch, threads, arch).join(accuracy.round(4)).join(megabytes)
+            for threads in sorted({1, all_threads})
+        ]
     for table in tables:
-        print(f"\nbatch size {table['batch'].iloc[0]}, {table['threads'].iloc[0]} threads")
-        print(table.drop(columns=["batch", "threads"]).to_string())
+        print(f"\nbatch size {table['batch'].iloc[0]}, number of threads {table['threads'].max()}")
+        print(table.drop(columns=["batch", "threads", "net"]).to_string(na_rep="-"))
+        print(verdict(table))
+    peak = binary_peak()
+    print(f"\nOne large binary convolution in OpenVINO reaches {peak / 1e9:.0f} billion binary operations per second.")
     macs = costs.layers(build("XnorNN", arch)).query("W == 1 and A == 1")["MACs"].sum()
-    rate, peak = 2e3 * macs / tables[0].loc["OpenVINO W1A1", "ms per image"], binary_peak()
-    print(f"\nThe W1A1 net reaches {rate / 1e9:.0f} billion binary operations per second (batch size 1, one thread).")
-    print(f"That is {rate / peak:.0%} of the {peak / 1e9:.0f} billion that one large binary convolution reaches.\n")
-    print(accuracies(dataset, arch).round(4).to_string())
+    for name in ("OpenVINO W1A1", "C W1A1"):
+        if name in tables[0].index:
+            rate = 2e3 * macs / tables[0].loc[name, "ms per image"]
+            print(f"{name}: {rate / 1e9:.0f} billion (batch size 1, one thread), {rate / peak:.0%} of that.")
     return pd.concat(tables)
 
 
@@ -142,7 +243,7 @@ def sizes(names: list[str], arch: str = "convnet") -> pd.DataFrame:
         names: The schemes of the nets. Recorded nets are used where they exist, untrained nets elsewhere.
         arch: The architecture.
     """
-    return pd.DataFrame([_sizes(_net(name, arch)) for name in names], index=names).rename_axis("net").round(0)
+    return pd.DataFrame([_sizes(net_of(name, arch)) for name in names], index=names).rename_axis("net").round(0)
 
 
 def _sizes(net: nn.Module) -> dict[str, float]:
@@ -169,7 +270,7 @@ def _refusable() -> Iterator[None]:
         pass
 
 
-def _net(name: str, arch: str) -> nn.Module:
+def net_of(name: str, arch: str) -> nn.Module:
     """Return the recorded net or, if there is none, an untrained one, which has the same size and speed."""
     try:
         return recorded_net(name, arch)
@@ -179,54 +280,74 @@ def _net(name: str, arch: str) -> nn.Module:
         return build(name, arch).eval()
 
 
-def _backends(
-    arch: str, batch: int, threads: int, folder: Path, calibration: torch.Tensor
-) -> dict[str, tuple[Forward, float, float]]:
-    """Return for each backend the function that runs its net on normalized images, and two sizes in kB.
+def is_recorded(name: str, arch: str) -> bool:
+    """Return whether the course has the weights of this net."""
+    with suppress(CourseError):
+        return bool(recorded_net(name, arch))
+    return False
 
-    The sizes are those of the packed weights and of what the backend loads.
+
+def in_pytorch(net: nn.Module, bf16: bool = False) -> Forward:
+    """Return a function from uint8 images to logits, which normalizes the images and runs `net` in PyTorch.
+
+    Args:
+        net: The net.
+        bf16: Whether to run a copy whose weights are bf16, so that no call has to convert them.
     """
+    layout = torch.channels_last
+    net = copy.deepcopy(net).to(memory_format=layout)
+    if bf16:
+        net = net.bfloat16()
+    dtype = torch.bfloat16 if bf16 else torch.float32
+    return lambda images: net(normalize(images).to(dtype, memory_format=layout)).float()
+
+
+def _backends(arch: str, batch: int, threads: int, folder: Path, calibration: torch.Tensor) -> dict[str, Backend]:
+    """Return each backend of `inference` by its name; `folder` keeps the files that they load."""
     if onnx_export.missing() or not openvino_export.available():
         raise CourseError("The benchmark needs extra packages: run `pip install -e '.[deploy]'` in the course folder.")
-    float_net, int8_net, xnor_net = (_net(name, arch) for name in ("PytorchNN", "Int8NN", "XnorNN"))
-    files = {
-        "fp32": onnx_export.export(float_net, folder / "float.onnx", preprocess=False),
-        "int8": int8_export.export_int8(float_net, folder / "int8.onnx", calibration, preprocess=False),
-        "int8, QCDQ": onnx_export.export(int8_net, folder / "qcdq.onnx", preprocess=False),
-    }
-    nets = {"fp32": float_net, "int8": int8_net, "W1A1": xnor_net}
+    names = {"fp32": "PytorchNN", "int8": "Int8NN", "W1A1": "XnorNN"}
+    nets = {title: net_of(name, arch) for title, name in names.items()}
     packed = {title: packing.kilobytes(net) for title, net in nets.items()}
-    floats, in_bf16 = packed["fp32"], packed["fp32"] / 2
-    backends = {
-        "PyTorch fp32": (_channels_last(float_net), floats, floats),
-        "PyTorch W1A1, simulated": (_channels_last(xnor_net), floats, floats),
+    backends, has_bf16 = {}, hardware.bf16_is_fast(torch.device("cpu"))
+
+    def add(name: str, run: Forward, title: str, loaded: float, source: str) -> None:
+        backends[name] = Backend(run, names[title], packed[title], loaded, source)
+
+    floats = packed["fp32"]
+    add("PyTorch fp32", in_pytorch(nets["fp32"]), "fp32", floats, f"PytorchNN:{arch}")
+    add("PyTorch W1A1, simulated", in_pytorch(nets["W1A1"]), "W1A1", floats, f"XnorNN:{arch}")
+    if has_bf16:
+        add("PyTorch bf16", in_pytorch(nets["fp32"], bf16=True), "fp32", floats / 2, f"PytorchNN:{arch}")
+    files = {
+        "fp32": onnx_export.export(nets["fp32"], folder / "float.onnx"),
+        "int8": int8_export.export_int8(nets["fp32"], folder / "int8.onnx", calibration),
+        "int8, QCDQ": onnx_export.export(nets["int8"], folder / "qcdq.onnx"),
     }
     for title, path in files.items():
-        session = onnx_export.session(path, exact=False, threads=threads)
-        backends[f"ONNX Runtime {title}"] = (session, packed[title.partition(",")[0]], _file_kilobytes([path]))
+        run = onnx_export.session(path, exact=False, threads=threads)
+        add(f"ONNX Runtime {title}", run, title.partition(",")[0], _file_kilobytes([path]), str(path))
+    # `quantize_static` gets the float net: rounding it costs less accuracy than a training with 8 bits did.
+    backends["ONNX Runtime int8"].net = "PytorchNN"
     for title, net in nets.items():
-        size = _file_kilobytes(openvino_export.save(net, folder / "net.xml", preprocess=False))
-        backends[f"OpenVINO {title}"] = (openvino_export.compiled(net, batch, threads), packed[title], size)
-    if hardware.bf16_is_fast(torch.device("cpu")):
-        backends["PyTorch bf16"] = (_in_bf16(float_net), in_bf16, in_bf16)
-        run = openvino_export.compiled(float_net, batch, threads, precision=None)
-        backends["OpenVINO bf16"] = (run, *backends["OpenVINO fp32"][1:])
+        paths = openvino_export.save(net, folder / f"{title}.xml")
+        size = _file_kilobytes(paths)
+        for precision in ("f32", None) if title == "fp32" and has_bf16 else ("f32",):
+            run = openvino_export.compiled(net, batch, threads, preprocess=True, precision=precision)
+            add(f"OpenVINO {title if precision else 'bf16'}", run, title, size, str(paths[0]))
+    if c.compiler():
+        library = c.build_library(c.export_c(nets["W1A1"], folder / "net.c"), folder / "net.so")
+        add("C W1A1", c.load_library(library), "W1A1", _file_kilobytes([library]), str(library))
     return backends
+
+
+def _folder() -> tempfile.TemporaryDirectory:
+    """Return a temporary folder. Windows cannot delete a library that is loaded, and leaves it there."""
+    return tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
 
 
 def _file_kilobytes(paths: list[Path]) -> float:
     return sum(path.stat().st_size for path in paths) / 1000
-
-
-def _channels_last(net: nn.Module) -> Forward:
-    net = net.to(memory_format=torch.channels_last)
-    return lambda images: net(images.contiguous(memory_format=torch.channels_last))
-
-
-def _in_bf16(net: nn.Module) -> Forward:
-    """Return the forward pass of a copy of `net` whose weights are bf16, so that no call has to convert them."""
-    forward = _channels_last(copy.deepcopy(net).bfloat16())
-    return lambda images: forward(images.bfloat16()).float()
 
 
 def _time(forwards: dict[str, Forward], images: torch.Tensor, repeats: int) -> dict[str, float]:

@@ -1,10 +1,11 @@
 """Write a net as one C99 file: no library, no memory allocation, packed weights, bytes in and scores out."""
 
+import ctypes
 import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -22,6 +23,7 @@ SECTION = re.compile(r"/\* --- (\w+) --- \*/\n")
 IDENTIFIER = re.compile(r"[A-Za-z_]\w*")
 COMPILERS = ("cc", "gcc", "clang")
 OPTIONS = ("-std=c99", "-O3")
+NATIVE = "-march=native"  # all instructions of this computer's processor
 HEAD = """/* {title}
 
    {source}
@@ -118,12 +120,8 @@ def run_c(
     Raises:
         CourseError: If no compiler is installed, if it fails, or if the images are not uint8.
     """
-    command = command or compiler()
-    if command is None:
-        raise CourseError(f"No C compiler is installed: install one of {', '.join(COMPILERS)}.")
-    check_type("images", images, torch.Tensor, "uint8 images, such as dataset.test_images")
-    if images.dtype != torch.uint8:
-        raise CourseError(f"The program takes bytes, but the images are {images.dtype}: pass uint8 images.")
+    command = command or _compiler_or_refuse()
+    _check_bytes(images)
     path = as_path("path", path)
     check_readable(path, "a C file", "write it with export_c first")
     with tempfile.TemporaryDirectory() as folder:
@@ -137,6 +135,71 @@ def run_c(
             raise CourseError(f"The C program fails: {done.stderr.decode(errors='replace').strip()}")
     rows = [list(map(float, line.split()[1:])) for line in done.stdout.decode().splitlines()]
     return torch.tensor(rows)
+
+
+def build_library(path: str | Path, library: str | Path) -> Path:
+    """Compile a file that `export_c` wrote to a shared library, for the processor of this computer.
+
+    Args:
+        path: The C file.
+        library: The library to write.
+
+    Returns:
+        The path of the library.
+
+    Raises:
+        CourseError: If no compiler is installed, or if it fails.
+    """
+    command = _compiler_or_refuse()
+    path, library = as_path("path", path), as_path("library", library)
+    check_readable(path, "a C file", "write it with export_c first")
+    for native in ((NATIVE,), ()):  # some compilers do not know this option
+        compiling = [command, *OPTIONS, *native, "-shared", "-fPIC", str(path), "-o", str(library)]
+        done = subprocess.run(compiling, capture_output=True, text=True)  # noqa: S603
+        if not done.returncode:
+            return library
+    raise CourseError(f"{' '.join(compiling)} fails: {done.stderr.strip()}")
+
+
+def load_library(
+    library: str | Path, name: str = "net", classes: int = 10, shape: tuple[int, int, int] = (3, 32, 32)
+) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Load a library of `build_library`; return a function from uint8 images (n, channels, h, w) to scores.
+
+    The program has static arrays, so the function computes one image after the other, in one thread.
+
+    Args:
+        library: The library.
+        name: The `name` that the C file was written with.
+        classes: The number of scores per image.
+        shape: The shape of one image (channels, height, width); images of another shape raise a CourseError.
+    """
+    compute = getattr(ctypes.CDLL(str(library)), f"{name}_scores")
+    compute.argtypes, compute.restype = (ctypes.c_void_p, ctypes.c_void_p), None
+
+    def run(images: torch.Tensor) -> torch.Tensor:
+        _check_bytes(images)
+        if tuple(images.shape[1:]) != shape:  # the program would read beyond the image
+            raise CourseError(f"The program takes images of the shape {shape}, but these have {tuple(images.shape)}.")
+        images, scores = images.contiguous(), torch.empty(len(images), classes)
+        for i in range(len(images)):
+            compute(images[i].data_ptr(), scores[i].data_ptr())
+        return scores
+
+    return run
+
+
+def _compiler_or_refuse() -> str:
+    command = compiler()
+    if command is None:
+        raise CourseError(f"No C compiler is installed: install one of {', '.join(COMPILERS)}.")
+    return command
+
+
+def _check_bytes(images: torch.Tensor) -> None:
+    check_type("images", images, torch.Tensor, "uint8 images, such as dataset.test_images")
+    if images.dtype != torch.uint8:
+        raise CourseError(f"The program takes bytes, but the images are {images.dtype}: pass uint8 images.")
 
 
 def _text(net: nn.Module, program: c_layers.Program, name: str, classes: tuple[str, ...] | None, outputs: int) -> str:
