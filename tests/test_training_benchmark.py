@@ -2,10 +2,12 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner
 
 from qathelpers import results
 from qathelpers.analysis import costs
+from qathelpers.common import hardware
 from qathelpers.nets import build
 from qathelpers.training import History
 from tools import training_benchmark
@@ -52,6 +54,16 @@ def test_all_measurements_are_printed_and_written(tiny, tmp_path, capsys):
     tables = training_benchmark.measure_all(tiny.take(train=40), tmp_path / "bench.json")
     written = json.loads((tmp_path / "bench.json").read_text(encoding="utf-8"))
     assert set(tables) <= set(written) and written["hardware"] in capsys.readouterr().out
+
+
+def test_the_number_of_threads_is_part_of_the_hardware(monkeypatch):
+    monkeypatch.setattr(training_benchmark, "measure_all", lambda *_: print(hardware.describe(torch.device("cpu"))))
+    threads = torch.get_num_threads()
+    try:
+        result = CliRunner().invoke(training_benchmark.main, ["--data", "shapes", "--threads", "3"])
+    finally:
+        torch.set_num_threads(threads)
+    assert "3 threads" in result.output
 
 
 def test_the_loader_is_compared_with_a_dataloader(monkeypatch):

@@ -222,9 +222,12 @@ data_option = click.option("--data", "data_name", type=click.Choice(data.NAMES),
 @click.group(cls=commands.Group, invoke_without_command=True)
 @data_option
 @click.option("--json", "file", type=click.Path(path_type=Path), help="Also write the tables to this file.")
+@click.option("--threads", type=click.IntRange(1), help="Number of threads that PyTorch uses. Default: one per core.")
 @click.pass_context
-def main(context: click.Context, data_name: str | None, file: Path | None) -> None:
+def main(context: click.Context, data_name: str | None, file: Path | None, threads: int | None) -> None:
     """Measure how fast training is on this machine, with alternatives side by side; takes two to ten minutes."""
+    if threads:
+        torch.set_num_threads(threads)
     if context.invoked_subcommand is None:
         measure_all(data.load(data_name), file)
 
