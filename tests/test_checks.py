@@ -99,7 +99,7 @@ def gratings(count, seed):
     return images.clamp(0, 255).byte()[:, None], labels
 
 
-@pytest.mark.parametrize("arch", ["lenet", "convnet-x0.2", "sharpnet-x0.2"])
+@pytest.mark.parametrize("arch", ["lenet", "convnet-x0.2", pytest.param("sharpnet-x0.2", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", ["PytorchNN", "BinaryNN", "XnorNN"])
 def test_nets_learn_from_grey_images(arch, name):
     dataset = from_tensors(*gratings(600, 0), *gratings(200, 1), name="gratings")
@@ -147,7 +147,7 @@ def test_a_net_that_returns_a_map_is_refused(tiny):
 
 @pytest.mark.parametrize("arch", ["lenet", "convnet-x0.2", "sharpnet-x0.2"])
 @pytest.mark.parametrize(("classes", "side"), [(3, 32), (12, 28), (100, 24)])
-@pytest.mark.parametrize("name", ["TernaryNN", "XnorNN"])
+@pytest.mark.parametrize("name", ["TernaryNN", pytest.param("XnorNN", marks=pytest.mark.slow)])
 def test_a_net_is_built_for_the_classes_and_the_size(tiny, arch, classes, side, name):
     dataset = with_classes(tiny.take(60, 60), classes, side)
     net, history = results.load_or_train(name, dataset, 2, arch=arch)

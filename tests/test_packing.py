@@ -39,7 +39,8 @@ def test_bits_have_numpys_little_order():
     assert packing.pack(signs, lowest=-1, step=2, levels=2).numpy() == np.packbits(signs > 0, bitorder="little")
 
 
-@pytest.mark.parametrize("arch", list(nets.ARCHITECTURES))
+# sharpnet has the same kinds of layers as convnet.
+@pytest.mark.parametrize("arch", ["lenet", "convnet", pytest.param("sharpnet", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", QUANTIZED)
 def test_a_packed_net_computes_the_same_bit_for_bit(name, arch, tmp_path, images):
     net = nets.build(name, arch, seed=3)
