@@ -1,6 +1,7 @@
 """Every exercise is solved, and answered wrongly in typical ways, where a reader would do it: in the notebook."""
 
 import ast
+import copy
 import importlib
 import re
 from pathlib import Path
@@ -53,22 +54,28 @@ def q2():
     """Break it."""
 
 
-@pytest.fixture
-def small(tmp_path, monkeypatch):
-    """Return the path of a notebook with the two exercises above."""
-    monkeypatch.setattr(notebooks, "exercise", lambda cell: {"q1": q1, "q2": q2}.get(cell.metadata.get("exercise")))
+@pytest.fixture(scope="module")
+def refreshed(tmp_path_factory):
+    """Return the texts of a notebook with the two exercises above and of its solutions, refreshed once and again."""
+    path = tmp_path_factory.mktemp("course") / "09_small.ipynb"
+    with pytest.MonkeyPatch.context() as patch:
+        write_small(path)
+        tasks = {"q1": q1, "q2": q2}
+        patch.setattr(notebooks, "exercise", lambda cell: tasks.get(cell.metadata.get("exercise")))
+        patch.setenv("PYTHONPATH", str(FOLDER.parent))
+        return [[file.read_text(encoding="utf-8") for file in notebooks.refresh(path)] for _ in range(2)]
+
+
+def write_small(path):
     setup = "from tests.test_exercises import q1, q2\nn = 1\nclass test_exercises:\n    q1, q2 = q1, q2"
     cells = [new_markdown_cell("# 09 Small\n\nGoals"), new_code_cell(setup)]
     cells += [new_markdown_cell("", metadata={"exercise": "q1"}), new_code_cell("", metadata={"exercise": "q1"})]
     cells += [new_markdown_cell("", metadata={"exercise": "q2"})]
-    path = tmp_path / "09_small.ipynb"
     nbformat.write(new_notebook(cells=cells), path)
-    monkeypatch.setenv("PYTHONPATH", str(FOLDER.parent))
-    return path
 
 
-def test_question_blank_and_solution_come_from_one_place(small):
-    course, solved = (nbformat.read(file, as_version=4) for file in notebooks.refresh(small))
+def test_question_blank_and_solution_come_from_one_place(refreshed):
+    course, solved = (nbformat.reads(text, as_version=4) for text in refreshed[0])
     assert [cell.source for cell in course.cells[2:]] == [
         "**1.** What is one more than `n`?",
         "x = None\n\ntest_exercises.q1.check(x, n)",
@@ -90,9 +97,8 @@ def test_question_blank_and_solution_come_from_one_place(small):
         assert counts == list(range(1, len(counts) + 1))
 
 
-def test_refreshing_twice_changes_nothing(small):
-    first = [file.read_text(encoding="utf-8") for file in notebooks.refresh(small)]
-    assert [file.read_text(encoding="utf-8") for file in notebooks.refresh(small)] == first
+def test_refreshing_twice_changes_nothing(refreshed):
+    assert refreshed[0] == refreshed[1]
 
 
 def test_an_exercise_that_does_not_exist_is_named():
@@ -185,10 +191,27 @@ def test_solutions_are_the_exercises_of_today(path):
         assert states(cell) and set(states(cell)) <= {"solved", "note"}, cell.source
 
 
+def texts(cell):
+    """Return the outputs of a cell without its pictures."""
+    outputs = notebooks.clean(new_notebook(cells=[copy.deepcopy(cell)])).cells[0].outputs
+    data = [{"text": o.text} if "text" in o else o.get("data", {}) for o in outputs]
+    return [{kind: value for kind, value in each.items() if not kind.startswith("image/")} for each in data]
+
+
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
-def test_right_answers_are_solved_and_wrong_ones_are_explained(path, short_course):
-    notebook = notebooks.answered(nbformat.read(path, as_version=4), wrong=True)
+def test_a_notebook_runs_with_blanks_and_with_right_and_wrong_answers(path, short_course):
+    """Run each notebook once, because that takes a quarter of a minute.
+
+    After the answers of an exercise, its blank runs again, so that the cells below find what a reader leaves there who
+    does not answer. Outputs that do not depend on the data or the length of a training are those that are saved.
+    """
+    saved = nbformat.read(path, as_version=4)
+    notebook = notebooks.answered(saved, wrong=True)
     notebooks.execute(notebook, FOLDER)
+    outputs = {cell.id: texts(cell) for cell in notebook.cells if cell.cell_type == "code"}
+    for cell in saved.cells:
+        if "nbval-check-output" in cell.metadata.get("tags", []):
+            assert outputs[cell.id] == texts(cell), cell.source
     cells = iter(notebook.cells)
     for cell in cells:
         task = notebooks.exercise(cell)
@@ -201,3 +224,4 @@ def test_right_answers_are_solved_and_wrong_ones_are_explained(path, short_cours
             verdict = next(cells)
             assert words in printed(verdict), (code, printed(verdict))
             assert {"wrong", "note"} & set(states(verdict)), code
+        assert set(states(next(cells))) == {"open"}

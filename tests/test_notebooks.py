@@ -1,4 +1,4 @@
-"""The form of the notebooks; nbval executes them (see the Makefile). And what tools.notebooks saves of their output."""
+"""The form of the notebooks; test_exercises executes them. And what tools.notebooks saves of their output."""
 
 import re
 import sys

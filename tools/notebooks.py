@@ -73,13 +73,13 @@ def with_exercises(notebook: NotebookNode) -> NotebookNode:
 
 
 def answers(cell: NotebookNode) -> list[str]:
-    """Return code for an exercise's cell, once per answer: first the solution, then each typical wrong answer.
+    """Return code for an exercise's cell: the solution, each typical wrong answer, and the blank again.
 
     The markdown cell of an exercise with a check has none, because its code cell has them.
     """
     task = exercise(cell)
     if cell.cell_type == "code":
-        return [fill_in(task, code) for code in (task.code, *(code for code, _ in task.wrong))]
+        return [fill_in(task, code) for code in (task.code, *(code for code, _ in task.wrong), task.blank)]
     return [] if task.blank else [task.code]
 
 
@@ -88,7 +88,7 @@ def answered(notebook: NotebookNode, wrong: bool = False) -> NotebookNode:
 
     Args:
         notebook: A notebook of the course.
-        wrong: Whether the solution is followed by cells with the typical wrong answers.
+        wrong: Whether the solution is followed by cells with the typical wrong answers, and with the blank again.
     """
     result = with_exercises(notebook)
     cells, result.cells = result.cells, []
