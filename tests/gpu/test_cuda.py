@@ -11,7 +11,8 @@ from qathelpers.data import normalize
 from qathelpers.deploy import integer_reference, onnx_export, openvino_export
 from qathelpers.nets import build, weights
 from qathelpers.results import recorded_net
-from qathelpers.training import fit, make_optimizers, predict, train_step
+from qathelpers.training import fit, make_optimizers, predict
+from qathelpers.training.loop import _step
 
 QUIET = {"log": lambda line: None, "on_batch": lambda share: None}
 NAMES = ["PytorchNN", "TernaryNN", "BinaryNN", "XnorNN", "Int2NN", "Int4NN"]
@@ -45,15 +46,16 @@ def test_a_recorded_net_predicts_as_on_the_cpu_and_stays_there(name, tiny, monke
     torch.testing.assert_close(logits, expected, rtol=0.02, atol=0.02 * expected.abs().max().item())
 
 
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
 @pytest.mark.parametrize("name", NAMES)
-def test_no_step_waits_for_the_gpu(name):
+def test_no_step_waits_for_the_gpu(name, precision):
     net = build(name, "convnet").cuda().train()
     images, labels = torch.randn(64, 3, 32, 32, device="cuda"), torch.arange(64, device="cuda") % 10
     optimizers = make_optimizers(net, net.spec.recipe)
-    train_step(net, images, labels, optimizers, net.spec.recipe)
+    _step(net, images, labels, optimizers, net.spec.recipe, precision)
     torch.cuda.set_sync_debug_mode("error")
     try:
-        train_step(net, images, labels, optimizers, net.spec.recipe)
+        _step(net, images, labels, optimizers, net.spec.recipe, precision)
     finally:
         torch.cuda.set_sync_debug_mode("default")
 
