@@ -24,7 +24,7 @@ PROJECT = PYPROJECT["project"]
 
 
 # What the notebooks import, and what is needed to open and test them.
-NEEDED = {"torch", "torchvision", "brevitas", "numpy", "matplotlib", "jupyterlab", "ipywidgets"}
+NEEDED = {"torch", "torchvision", "brevitas", "numpy", "matplotlib", "jupyterlab", "nbval", "ipywidgets"}
 
 
 def names(requirements):

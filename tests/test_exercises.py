@@ -4,6 +4,8 @@ import ast
 import copy
 import importlib
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import nbformat
@@ -225,3 +227,23 @@ def test_a_notebook_runs_with_blanks_and_with_right_and_wrong_answers(path, shor
             assert words in printed(verdict), (code, printed(verdict))
             assert {"wrong", "note"} & set(states(verdict)), code
         assert set(states(next(cells))) == {"open"}
+
+
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(path, marks=[pytest.mark.slow] if index else []) for index, path in enumerate(PATHS)],
+    ids=[path.stem for path in PATHS],
+)
+def test_nbval_runs_the_notebook_as_a_reader_opens_it(path, short_course):
+    options = [
+        "--nbval-lax",
+        "--nbval-current-env",
+        "--nbval-cell-timeout=600",
+        "-p",
+        "no:xdist",
+        "-p",
+        "no:cacheprovider",
+    ]
+    command = [sys.executable, "-m", "pytest", "--quiet", *options, path]
+    done = subprocess.run(command, cwd=FOLDER.parent, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-3000:]

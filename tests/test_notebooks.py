@@ -1,4 +1,4 @@
-"""The form of the notebooks; test_exercises executes them. And what tools.notebooks saves of their output."""
+"""The form of the notebooks; test_exercises runs them. And what tools.notebooks saves of their output."""
 
 import re
 import sys

@@ -10,7 +10,7 @@ from qathelpers.common.errors import CourseError
 from qathelpers.data import normalize
 from qathelpers.nets import Recipe, build
 from qathelpers.training import fit
-from qathelpers.training.loop import _step
+from qathelpers.training.loop import train_step
 from qathelpers.training.precision import precision
 
 CPU = torch.device("cpu")
@@ -83,7 +83,7 @@ def test_optimizers_get_the_gradient_of_the_loss_itself(tiny):
     net = nn.Sequential(nn.Flatten(), nn.Linear(3072, 10))
     expected = copy.deepcopy(net)
     F.cross_entropy(expected(images), labels).backward()
-    _step(net, images, labels, [torch.optim.SGD(net.parameters(), lr=1.0)], Recipe(label_smoothing=0), "fp16")
+    train_step(net, images, labels, [torch.optim.SGD(net.parameters(), lr=1.0)], Recipe(label_smoothing=0), "fp16")
     for after, before in zip(net.parameters(), expected.parameters(), strict=True):
         torch.testing.assert_close(before - after, before.grad, rtol=0.02, atol=1e-4)
 

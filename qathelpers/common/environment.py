@@ -13,7 +13,7 @@ from .errors import CourseError, raise_if_of_the_machine, sentence
 from .files import check_writable, existing
 
 PACKAGES = ("torch", "torchvision", "brevitas", "numpy", "matplotlib", "ipywidgets")
-LAB_PACKAGES = ("jupyterlab",)  # not needed on Colab and Kaggle, which have their own notebook servers
+LAB_PACKAGES = ("jupyterlab", "nbval")  # not needed on Colab and Kaggle, which have their own notebook servers
 DRIVE = "/content/drive"  # where Colab mounts Google Drive
 NEEDED_GB = 2  # for the data, a download in progress and some runs
 

@@ -138,6 +138,11 @@ def logits_for_two_images(
         drawing = torch.random.fork_rng([device] if device.type == "cuda" else [])  # dropout draws random numbers
         with drawing, torch.enable_grad():  # so that the logits know from which operation they come
             output = tried(pair)
+    except RecursionError as error:
+        raise CourseError(
+            f"{spec_of(net).name} cannot be copied, because its copy calls itself without end. Copies of Brevitas' "
+            "activation quantizers with an MSE or HQO search do so: choose quantizers with another scaling."
+        ) from error
     except Exception as error:  # a net of your own can raise anything
         raise_if_of_the_machine(error)
         raise cannot_process(net, images.shape, error) from error

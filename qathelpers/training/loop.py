@@ -165,7 +165,7 @@ def train_epoch(
     with fused(net):
         for step, (images, labels) in enumerate(_in_training_mode(net, batches.epoch(epoch, side)), start=first):
             set_learning_rates(optimizers, step / total_steps, run.recipe.final_lr)
-            tally.add(_step(net, images, labels, optimizers, run.recipe, run.config["precision"]), labels)
+            tally.add(train_step(net, images, labels, optimizers, run.recipe, run.config["precision"]), labels)
             if waits_for_nothing and not tally.losses[-1].isfinite():
                 break
             on_batch((step + 1) / total_steps)
@@ -188,25 +188,25 @@ def train_step(
     labels: torch.Tensor,
     optimizers: list[torch.optim.Optimizer],
     recipe: Recipe,
+    precision: str | None = None,
 ) -> torch.Tensor:
-    """Update the net with one batch; return the logits (n, classes) for this batch from before the update.
+    """Update the net with one batch.
 
-    `fit` trains in the same way, except that GPUs without bf16 compute large nets in fp16.
+    Args:
+        net: The net, in training mode.
+        images: Float32 (n, channels, h, w), as `Batches` yields them.
+        labels: Int64 (n,).
+        optimizers: The optimizers of `make_optimizers`.
+        recipe: Its label smoothing is used.
+        precision: "bf16", "fp16" or "fp32"; by default bf16 where the device is fast at it, else fp32.
+
+    Returns:
+        The logits (n, classes) for this batch from before the update. If a gradient in fp16 is NaN or infinite, all
+        logits are NaN.
     """
-    device = images.device
-    images = images.contiguous(memory_format=memory_format(net, device))
-    return _step(net, images, labels, optimizers, recipe, hardware.precision(device))
-
-
-def _step(
-    net: nn.Module,
-    images: torch.Tensor,
-    labels: torch.Tensor,
-    optimizers: list[torch.optim.Optimizer],
-    recipe: Recipe,
-    precision: str,
-) -> torch.Tensor:
-    """Return what `train_step` returns; if a gradient in fp16 is NaN or infinite, all logits are NaN."""
+    if precision is None:  # `fit` gives it, and images in the fastest memory format
+        precision = hardware.precision(images.device)
+        images = images.contiguous(memory_format=memory_format(net, images.device))
     with hardware.autocast(images.device, precision):
         logits = as_logits(net(images))
     loss = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)

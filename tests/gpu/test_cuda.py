@@ -12,7 +12,7 @@ from qathelpers.deploy import integer_reference, onnx_export, openvino_export
 from qathelpers.nets import build, weights
 from qathelpers.results import recorded_net
 from qathelpers.training import fit, make_optimizers, predict
-from qathelpers.training.loop import _step
+from qathelpers.training.loop import train_step
 
 QUIET = {"log": lambda line: None, "on_batch": lambda share: None}
 NAMES = ["PytorchNN", "TernaryNN", "BinaryNN", "XnorNN", "Int2NN", "Int4NN"]
@@ -52,10 +52,10 @@ def test_no_step_waits_for_the_gpu(name, precision):
     net = build(name, "convnet").cuda().train()
     images, labels = torch.randn(64, 3, 32, 32, device="cuda"), torch.arange(64, device="cuda") % 10
     optimizers = make_optimizers(net, net.spec.recipe)
-    _step(net, images, labels, optimizers, net.spec.recipe, precision)
+    train_step(net, images, labels, optimizers, net.spec.recipe, precision)
     torch.cuda.set_sync_debug_mode("error")
     try:
-        _step(net, images, labels, optimizers, net.spec.recipe, precision)
+        train_step(net, images, labels, optimizers, net.spec.recipe, precision)
     finally:
         torch.cuda.set_sync_debug_mode("default")
 
