@@ -3,6 +3,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from types import SimpleNamespace
 
@@ -16,6 +17,8 @@ from qathelpers.results import sweep
 from qathelpers.training import History
 
 pytest.importorskip("distributed", reason="needs pip install -e '.[sweep]'")
+from .processes import free_port  # needs psutil, which comes with distributed
+
 SETTINGS = {"QAT_DATA": "shapes", "QAT_MAX_IMAGES": "300", "OMP_NUM_THREADS": "1"}
 
 
@@ -168,3 +171,16 @@ def test_a_sweep_without_workers_ends_with_a_sentence(tiny, monkeypatch):
     options = {"n_workers": 0, "processes": False, "protocol": "tcp", "host": "127.0.0.1", "dashboard_address": None}
     with LocalCluster(**options) as cluster, pytest.raises(CourseError, match="no worker"):
         sweep.run(jobs, tiny, scheduler=cluster.scheduler_address)
+
+
+@pytest.mark.slow
+def test_a_scheduler_that_is_killed_ends_the_sweep_with_a_sentence(tiny, tmp_path):
+    address = f"tcp://127.0.0.1:{free_port()}"
+    command = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--no-dashboard", "--host", address]
+    scheduler = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    assert any("Scheduler at" in line for line in scheduler.stderr)
+    killer = threading.Timer(3, scheduler.kill)
+    killer.start()
+    with pytest.raises(CourseError, match="scheduler was lost"):
+        sweep.run(sweep.grid(["BinaryNN"], ["lenet"], [0], 1, "shapes"), tiny, scheduler=address)
+    killer.join()

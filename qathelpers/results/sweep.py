@@ -17,6 +17,7 @@ import json
 import os
 import time
 from collections.abc import Iterable, Sequence
+from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -122,7 +123,8 @@ def run(
 
     Raises:
         CourseError: If Dask is not installed, the scheduler does not answer, or a training would replace a run with
-            other settings. Nothing is trained then. Also if all workers are lost; finished epochs are kept.
+            other settings. Nothing is trained then. Also if the scheduler or all workers are lost; finished epochs are
+            kept.
     """
     missing = [name for name in PACKAGES if not importlib.util.find_spec(name)]
     if missing:
@@ -144,7 +146,13 @@ def run(
             client.submit(train, job, threads, run.config, overwrite, key=_key(job, run), pure=False): job
             for job, run in waiting.items()
         }
-        return _watch(futures, waiting, client, workers)
+        try:
+            return _watch(futures, waiting, client, workers)
+        except (CancelledError, OSError) as error:
+            raise CourseError(
+                "The connection to the Dask scheduler was lost: start the scheduler again, and repeat the command. "
+                "Finished epochs are kept."
+            ) from error
 
 
 def train(job: Job, threads: int, config: dict, overwrite: bool = False) -> float:
