@@ -12,6 +12,7 @@ from qathelpers.nets import Recipe
 from qathelpers.nets.identity import structure_digest
 from qathelpers.results import recorded
 from qathelpers.training import checkpoint, evaluate, fit
+from tools.record import JOURNAL
 
 from .conftest import SETTINGS
 from .odd_files import PYTORCH, as_it_is, as_nobody, odd_files, shared_folder
@@ -29,6 +30,10 @@ def test_the_runs_that_the_course_shows_are_recorded():
     for arch, names in RUNS.items():
         assert names <= {history.name for history in results.recorded_histories(arch)}
         assert {(name, arch) for name in names - {"PytorchNN"}} <= set(NETS)
+
+
+def test_no_recording_was_interrupted():
+    assert not (results.RECORDED / JOURNAL).exists()
 
 
 @pytest.mark.parametrize("arch", RUNS)
