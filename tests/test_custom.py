@@ -299,3 +299,15 @@ def test_any_other_array_is_accepted_or_refused(shape, kind, labels):
         return
     dataset.check()
     data.Batches(dataset.train_images, dataset.train_labels)
+
+
+@pytest.mark.parametrize("change", [lambda tensor: tensor.to("meta"), torch.Tensor.to_sparse], ids=["meta", "sparse"])
+@pytest.mark.parametrize("argument", ["train_images", "train_labels", "test_images", "test_labels"])
+def test_tensors_that_do_not_store_their_values_are_refused(argument, change):
+    images, labels = torch.full((4, 3, 8, 8), 9, dtype=torch.uint8), torch.arange(4) % 2
+    arguments = {"train_images": images, "train_labels": labels, "test_images": images, "test_labels": labels}
+    arguments[argument] = change(arguments[argument])
+    with pytest.raises(CourseError, match=argument):
+        from_tensors(**arguments, name="own")
+    with pytest.raises(CourseError, match=argument):
+        data.Dataset(**arguments, classes=("a", "b"), name="own").check()

@@ -12,7 +12,7 @@ from ..common.errors import MAX_SEED, CourseError, check_whole
 from ..common.files import as_path
 from ..common.progress import progress
 from .batches import CHANNELS
-from .dataset import NAME, Dataset
+from .dataset import NAME, Dataset, check_values
 from .pictures import OTHER_EXTENSIONS, check_channels, is_picture_name, is_stray, read_picture
 
 RESERVED = ("auto", "cifar10", "shapes")  # results on a reader's own images never meet the course's results
@@ -228,6 +228,7 @@ def _read(file: Path, size: int, channels: int) -> torch.Tensor:
 
 def _as_images(images: torch.Tensor | np.ndarray, argument: str) -> torch.Tensor:
     """Return images as uint8, RGB (n, 3, h, w) or grey (n, 1, h, w)."""
+    check_values(argument, images)
     if isinstance(images, np.ndarray) and images.dtype == np.uint8:
         images = torch.from_numpy(images.copy())  # a later change of the array must not change the data set
     if not isinstance(images, torch.Tensor | np.ndarray):
@@ -277,6 +278,7 @@ def _scaling(images: torch.Tensor | np.ndarray, floats: bool, cast: str) -> str:
 
 def _as_labels(labels: torch.Tensor | np.ndarray | Sequence[int], argument: str) -> torch.Tensor:
     """Return labels as int64 (n,)."""
+    check_values(argument, labels)
     if not isinstance(labels, torch.Tensor):
         try:
             labels = torch.from_numpy(np.array(labels))

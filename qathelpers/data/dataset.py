@@ -135,6 +135,7 @@ class Dataset:
 
     def _check_split(self, split: str, images: torch.Tensor, labels: torch.Tensor) -> None:
         for title, value, kind in (("images", images, torch.uint8), ("labels", labels, torch.int64)):
+            check_values(f"{split}_{title} of {self.name}", value)
             if not isinstance(value, torch.Tensor) or value.dtype != kind:
                 found = value.dtype if isinstance(value, torch.Tensor) else f"a {type(value).__name__}"
                 raise CourseError(
@@ -184,6 +185,17 @@ class Dataset:
         """Return the name and the number of images in one line."""
         title = TITLES.get(self.name, self.name)
         return f"{title}: {len(self.train_labels):,} training and {len(self.test_labels):,} {self.held_out} images"
+
+
+def check_values(title: str, value: object) -> None:
+    """Check that a tensor stores each of its values.
+
+    Raises:
+        CourseError: If it is sparse, or has no values at all; other objects than tensors are accepted.
+    """
+    if isinstance(value, torch.Tensor) and (value.is_meta or value.layout != torch.strided):
+        kind = "on the device meta, which stores no values" if value.is_meta else "sparse"
+        raise CourseError(f"{title} is a tensor that is {kind}: pass an ordinary tensor, such as tensor.to_dense().")
 
 
 def _check_order(labels: torch.Tensor, split: str) -> None:

@@ -5,6 +5,7 @@ config may lack any key, and may have others than these.
 """
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from numbers import Real
@@ -16,6 +17,7 @@ HUGE = 2**40  # of counts that have no limit of their own
 MAX_EPOCHS = 1_000_000  # more rows than a history could have
 MAX_TEXT = 2000  # characters
 MAX_WEIGHTS = 2**31  # of one layer
+HALF_A_CHARACTER = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -52,11 +54,12 @@ def is_number(value: object) -> bool:
 
 
 def _is_text(value: object) -> bool:
-    return isinstance(value, str) and len(value) <= MAX_TEXT
+    # JSON can hold halves of characters, which no file or terminal can.
+    return isinstance(value, str) and len(value) <= MAX_TEXT and not HALF_A_CHARACTER.search(value)
 
 
 def _are_texts(value: object) -> bool:
-    return isinstance(value, list) and all(isinstance(text, str) for text in value)
+    return isinstance(value, list) and all(map(_is_text, value))
 
 
 def _is_name(value: object) -> bool:

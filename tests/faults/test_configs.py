@@ -23,7 +23,7 @@ from .conftest import assert_refused
 WRONG = {
     "name": ["$\\frac$", "", 7, "a/b", "x" * 500, None],
     "arch": [None, 5, "../x"],
-    "bits": [None, 3],
+    "bits": [None, 3, "\ud800"],
     "kB": ["ten", [], -1, True],
     "init_seed": ["0", -1, 0.5],
     "classes": ["x", 0, 10**9],
@@ -35,7 +35,7 @@ WRONG = {
     "epochs": ["two", None, 0, -3, 10**30],
     "seed": ["1", None, 0.0, -1, 2**70, True],
     "recipe": [None, [], {"lr": []}],
-    "hardware": [None],
+    "hardware": [None, "half \udfff"],
     "versions": [None, 3, {"torch": 2}],
     "evaluation": [3],
     "evaluated_on": ["train"],
