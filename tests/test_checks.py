@@ -57,6 +57,28 @@ def test_a_net_that_ends_in_a_quantized_sigmoid_is_refused_but_not_one_that_has_
     assert len(fit(inside, tiny.take(60, 60), 1, recipe=ADAM, device="cpu", **QUIET)) == 1
 
 
+@pytest.mark.parametrize("change", [nn.Module.half, nn.Module.double, lambda net: net.to("meta")])
+def test_a_net_whose_parameters_cannot_be_trained_is_refused(tiny, tmp_path, change):
+    with pytest.raises(CourseError, match=r"\.weight of"):
+        fit(change(build("BinaryNN", "lenet")), tiny.take(60, 60), 1, device="cpu", folder=tmp_path, **QUIET)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_net_made_in_inference_mode_is_refused(tiny):
+    with torch.inference_mode():
+        net = build("PytorchNN", "lenet")
+    with pytest.raises(CourseError, match="inference_mode"):
+        fit(net, tiny.take(60, 60), 1, device="cpu", **QUIET)
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_gradients_that_are_switched_off_do_not_stop_a_training(tiny, mode):
+    net, few = build("PytorchNN", "lenet"), tiny.take(60, 60)
+    with mode():
+        assert len(fit(net, few, 1, device="cpu", **QUIET)) == 1
+        assert not torch.is_grad_enabled()
+
+
 def test_images_of_another_size_are_refused_by_a_net_of_fixed_size(tiny):
     with pytest.raises(CourseError, match=r"28 x 28.*image_size=28"):
         fit(build("BinaryNN", "lenet"), with_classes(tiny.take(60, 60), 10, side=28), 1, device="cpu", **QUIET)

@@ -70,6 +70,16 @@ def test_two_writers_never_leave_half_of_each(tmp_path):
     assert load_file(path)["x"].unique().tolist() in ([0.0], [1.0])
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows keeps the working directory from being deleted")
+def test_a_folder_is_found_although_the_working_directory_was_deleted(tmp_path, monkeypatch):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    check_writable(tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
+
+
 def test_the_files_of_a_folder_are_listed_without_hidden_ones_and_a_missing_folder_has_none(tmp_path):
     for name in ("b.npy", "a.npy", "._a.npy", ".a.npy.abcd1234", "a.json"):
         (tmp_path / name).touch()

@@ -203,6 +203,17 @@ def half_precision(tensors):
     return {key: t.half() if "velocity" in key else t for key, t in tensors.items()}
 
 
+def test_a_change_of_the_working_directory_does_not_split_a_run(tiny, tmp_path, monkeypatch):
+    data, here, elsewhere = few(tiny), tmp_path / "here", tmp_path / "elsewhere"
+    here.mkdir()
+    elsewhere.mkdir()
+    monkeypatch.chdir(here)
+    options = {"device": "cpu", "folder": "runs", "on_batch": lambda _: None, "log": lambda _: None}
+    fit(build("BinaryNN", "lenet"), data, 2, on_epoch=lambda _: os.chdir(elsewhere), **options)
+    names = {path.suffix for path in (here / "runs").iterdir()}
+    assert {".npy", ".json", ".safetensors"} <= names and not list(elsewhere.iterdir())
+
+
 @pytest.mark.parametrize(
     ("change", "header"),
     [

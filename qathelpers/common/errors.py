@@ -39,6 +39,8 @@ def sentence(error: BaseException) -> str | None:
         if error.encoding.lower().replace("-", "") == "utf8":
             return f"{error.object!a} has bytes that are no text, {characters}: give the file or folder another name."
         return f"The output cannot show {characters} in the encoding {error.encoding}: set PYTHONUTF8=1."
+    if isinstance(error, ValueError) and "closed file" in str(error):
+        return "The output, or a file that is in use, was closed: open it again, such as by restarting the notebook."
     if isinstance(error, OSError):
         names = [str(name) for name in (error.filename, error.filename2) if name is not None]
         place = " and ".join(names) or "A file, a device or a connection"

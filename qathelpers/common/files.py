@@ -123,7 +123,7 @@ def check_writable(folder: Path) -> None:
 
 def existing(folder: Path) -> Path:
     """Return `folder`, or the closest folder above it that exists."""
-    return next((place for place in (folder, *folder.parents) if os.path.exists(place)), Path.cwd())
+    return next((place for place in (folder, *folder.parents) if os.path.exists(place)), Path(os.curdir))
 
 
 def set_aside(path: Path) -> Path | None:

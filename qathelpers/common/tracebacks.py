@@ -13,7 +13,7 @@ LIBRARIES = {"site-packages", "dist-packages"}  # where packages are installed
 STANDARD_LIBRARY = PurePath(traceback.__file__).parent
 
 # The kinds of errors for which there can be a sentence; a RuntimeError of PyTorch can say that memory is used up.
-KINDS = (CourseError, OSError, MemoryError, UnicodeError, RuntimeError)
+KINDS = (CourseError, OSError, MemoryError, ValueError, RuntimeError)
 
 
 def show_sentences() -> None:

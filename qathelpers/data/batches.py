@@ -41,7 +41,9 @@ def standardize(images: torch.Tensor) -> torch.Tensor:
     """
     _check_channels(images)
     statistics = STATISTICS[images.shape[1]]
-    mean, std = (torch.tensor(values, device=images.device).view(1, -1, 1, 1) * 255 for values in statistics)
+    mean, std = (
+        torch.tensor(values, dtype=torch.float32, device=images.device).view(1, -1, 1, 1) * 255 for values in statistics
+    )
     return (images.float() - mean) / std
 
 

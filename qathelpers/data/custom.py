@@ -11,8 +11,9 @@ import torch
 from ..common.errors import MAX_SEED, CourseError, check_whole
 from ..common.files import as_path
 from ..common.progress import progress
+from ..common.tensors import check_values
 from .batches import CHANNELS
-from .dataset import NAME, Dataset, check_values
+from .dataset import NAME, Dataset
 from .pictures import OTHER_EXTENSIONS, check_channels, is_picture_name, is_stray, read_picture
 
 RESERVED = ("auto", "cifar10", "shapes")  # results on a reader's own images never meet the course's results

@@ -8,6 +8,7 @@ import torch
 
 from ..common import settings
 from ..common.errors import CourseError, check_type, check_whole
+from ..common.tensors import check_values
 from .batches import CHANNELS
 
 # The name of a data set is also the name of the folder of its results.
@@ -185,17 +186,6 @@ class Dataset:
         """Return the name and the number of images in one line."""
         title = TITLES.get(self.name, self.name)
         return f"{title}: {len(self.train_labels):,} training and {len(self.test_labels):,} {self.held_out} images"
-
-
-def check_values(title: str, value: object) -> None:
-    """Check that a tensor stores each of its values.
-
-    Raises:
-        CourseError: If it is sparse, or has no values at all; other objects than tensors are accepted.
-    """
-    if isinstance(value, torch.Tensor) and (value.is_meta or value.layout != torch.strided):
-        kind = "on the device meta, which stores no values" if value.is_meta else "sparse"
-        raise CourseError(f"{title} is a tensor that is {kind}: pass an ordinary tensor, such as tensor.to_dense().")
 
 
 def _check_order(labels: torch.Tensor, split: str) -> None:

@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from ..common.errors import CourseError, check_type
+from ..common.tensors import check_values
 
 MAX_LISTED = 8  # levels of a layer; more are summarized as a range
 INTEGER_TOLERANCE = 1e-6  # of a level; float32 divides with a relative error of about 1e-7
@@ -69,7 +70,8 @@ def check_net(net: object, name: str = "net") -> None:
     """Check that the argument `name` is a net whose parameters all have a shape.
 
     Raises:
-        CourseError: If it is something else, or if it has lazy layers that have not seen an image yet.
+        CourseError: If it is something else, if it has lazy layers that have not seen an image yet, or if it is on the
+            device meta.
     """
     check_type(name, net, nn.Module, "a torch.nn.Module")
     tensors = (*net.named_parameters(), *net.named_buffers())
@@ -79,6 +81,8 @@ def check_net(net: object, name: str = "net") -> None:
             f"{lazy[0]} of the net has no shape yet, because its layer is lazy: pass images through the net once, such "
             "as net(torch.zeros(2, 3, 32, 32)), or replace the layer with one that is not lazy."
         )
+    for key, tensor in tensors:
+        check_values(f"{key} of {name}", tensor)
 
 
 def check_layer(layer: object) -> None:

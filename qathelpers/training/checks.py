@@ -28,10 +28,11 @@ def check_training(net: nn.Module, dataset: Dataset, recipe: Recipe) -> list[str
 
     Raises:
         CourseError: If the data is not valid (`Dataset.check`), if the last batch of an epoch has one image, which
-            BatchNorm cannot be trained on, if the net cannot process images of this size and number of channels, if it
-            has too few outputs or ends in a Softmax or a Sigmoid, or if Muon would harm a net that `build` did not
-            make.
+            BatchNorm cannot be trained on, if the parameters of the net have another type than float32, if the net
+            cannot process images of this size and number of channels, if it has too few outputs or ends in a Softmax or
+            a Sigmoid, or if Muon would harm a net that `build` did not make.
     """
+    _check_parameters(net)
     has_batchnorm = any(isinstance(module, _BatchNorm) for module in net.modules())
     dataset.check(recipe.batch_size if has_batchnorm else None)
     if not _is_built_for(net, dataset):
@@ -39,6 +40,15 @@ def check_training(net: nn.Module, dataset: Dataset, recipe: Recipe) -> list[str
     if recipe.progressive_resizing:
         _check_small_images(net, dataset)
     return _check_optimizer(net, recipe)
+
+
+def _check_parameters(net: nn.Module) -> None:
+    name = spec_of(net).name
+    for key, parameter in net.named_parameters():
+        if parameter.is_inference():
+            raise CourseError(f"{name} was made in torch.inference_mode(), so it cannot be trained: build it outside.")
+        if parameter.is_floating_point() and parameter.dtype != torch.float32:
+            raise CourseError(f"{key} of {name} is {parameter.dtype}, but is trained as float32: call net.float().")
 
 
 def _check_logits(net: nn.Module, dataset: Dataset) -> None:

@@ -6,6 +6,7 @@ from torch import nn
 
 from ..common import distributed, hardware
 from ..common.errors import CourseError, check_type, check_whole, raise_if_of_the_machine
+from ..common.tensors import check_values
 from ..data.batches import Batches, normalize
 from ..nets import weights
 from ..nets.architectures import spec_of
@@ -68,6 +69,7 @@ def predict(net: nn.Module, images: torch.Tensor, batch_size: int = 1000) -> tor
     """
     weights.check_net(net)
     check_type("images", images, torch.Tensor, "a uint8 tensor (n, 3, h, w), such as dataset.test_images")
+    check_values("images", images)
     if images.dtype != torch.uint8:
         raise CourseError(
             f"images are {images.dtype}: pass uint8 pixels from 0 to 255, as in dataset.test_images; predict "

@@ -83,6 +83,8 @@ def fit(
     return train(run, net, dataset, overwrite=overwrite, on_epoch=on_epoch, on_batch=on_batch, log=log)
 
 
+@torch.inference_mode(False)
+@torch.enable_grad()  # an earlier cell may have switched gradients off
 def train(
     run: Run,
     net: nn.Module,

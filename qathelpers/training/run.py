@@ -126,7 +126,12 @@ class Run:
 
     def __post_init__(self) -> None:
         """Check the name before any work is done."""
-        self.folder = None if self.folder is None else as_path("folder", self.folder)
+        if self.folder is not None:
+            folder = as_path("folder", self.folder)
+            try:
+                self.folder = folder.absolute()  # the working directory may change while the run is trained
+            except OSError as error:  # the working directory was deleted
+                raise not_written(folder, error) from error
         if self.folder and not FILE_NAME.fullmatch(self.name):
             raise CourseError(
                 f"{self.name!r} is not a valid file name: give the net a name of up to 80 letters, digits, spaces or "
