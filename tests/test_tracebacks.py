@@ -107,6 +107,7 @@ def test_a_handler_of_the_reader_stays():
     InteractiveShell.clear_instance()
 
 
+@pytest.mark.slow
 def test_in_a_kernel_a_cell_that_cannot_work_ends_the_notebook_with_a_sentence():
     cells = ["import qathelpers\nqathelpers.setup()", "qathelpers.load('mnist')"]
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
