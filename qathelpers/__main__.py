@@ -303,7 +303,7 @@ EXPORT_FORMATS = ("c", "qcdq", "qonnx", "int8", "openvino")
     help="The file to write. Default: named after the net, in this folder.",
 )
 @click.option("--floats", is_flag=True, help="The file takes normalized floats, which FINN and hls4ml need.")
-@click.option("--fast", is_flag=True, help="Let OpenVINO compute in bf16 and 8 bits; some predictions change.")
+@click.option("--fast", is_flag=True, help="Let the runtime round more than the net does; some predictions change.")
 @click.option(
     "--batch", type=click.IntRange(1), help="The number of images that an ONNX file takes. Default: any number."
 )

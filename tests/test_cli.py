@@ -167,7 +167,7 @@ def test_export_writes_files_for_floats_and_for_a_fixed_number_of_images(call, i
     [
         (("TernaryNN", "--format", "c", "-o", "net.onnx"), ".c"),
         (("TernaryNN", "--format", "c", "--floats"), "--floats"),
-        (("TernaryNN", "--format", "qcdq", "--fast"), "--fast"),
+        (("TernaryNN", "--format", "qonnx", "--fast"), "--fast"),
         (("TernaryNN", "--format", "openvino", "--batch", "2"), "--batch"),
         (("TernaryNN", "--format", "c", "-o", "file/net.c"), "file"),
         (("FourNN", "--format", "c"), "TernaryNN"),

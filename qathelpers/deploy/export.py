@@ -34,7 +34,7 @@ class Format:
 
 FORMATS = {
     "c": Format(".c", "cc -std=c99 -O3 -DNET_MAIN makes a program that reads raw images"),
-    "qcdq": Format(".onnx", "ONNX Runtime and other programs that read ONNX", ("floats", "batch")),
+    "qcdq": Format(".onnx", "ONNX Runtime and other programs that read ONNX", ("floats", "batch", "fast")),
     "qonnx": Format(".onnx", "the package qonnx; with --floats also FINN and hls4ml", ("floats", "batch")),
     "int8": Format(".onnx", "ONNX Runtime, with 8-bit convolutions", ("floats",), needs_images=True),
     "openvino": Format(".xml", "OpenVINO; copy the .bin file beside it, too", ("floats", "fast")),
@@ -88,7 +88,8 @@ def export(
         format: A key of `FORMATS`.
         path: The file to write.
         floats: Whether the file takes normalized floats instead of bytes.
-        fast: Whether OpenVINO may compute in bf16 and in 8-bit integers (`openvino_export.save`).
+        fast: Whether the runtime may round more than the net does (`exact=False` of `openvino_export.save` and
+            `onnx_export.export`).
         batch: How many images an ONNX file takes, if not any number (`onnx_export.export`).
         images: Returns uint8 training images, for the format "int8".
 
@@ -105,4 +106,4 @@ def export(
         if images is None:
             raise CourseError(f"The format int8 needs images: pass those that {spec_of(net).name} was trained on.")
         return [int8_export.export_int8(net, path, images()[:CALIBRATION], preprocess=not floats)]
-    return [onnx_export.export(net, path, format, images=batch, preprocess=preprocess)]
+    return [onnx_export.export(net, path, format, images=batch, preprocess=preprocess, exact=not fast)]

@@ -41,6 +41,7 @@ def export(
     shape: tuple[int, int, int] | None = None,
     preprocess: bool | None = None,
     classes: Sequence[str] | None = None,
+    exact: bool = True,
 ) -> Path:
     """Export `net` to an ONNX file. The export works on a copy, so `net` does not change.
 
@@ -62,6 +63,9 @@ def export(
             this.
         classes: The names of the classes in the order of the logits, for the metadata; by default those of the data
             set that a recorded net was trained on.
+        exact: Whether a QCDQ file gives the net's predictions in ONNX Runtime with its default options. With False,
+            ONNX Runtime computes linear layers in 8-bit integers, for which it rounds their inputs, even if the net
+            does not quantize them.
 
     Returns:
         The path.
@@ -78,6 +82,7 @@ def export(
         raise CourseError(f"There is no format {format!r}: choose one of {', '.join(FORMATS)}.")
     check_packages()
     weights.check_net(net)
+    check_type("exact", exact, bool, "True or False")
     path = as_path("path", path)
     if format == "qcdq" and _has_binary(net):
         raise CourseError(
@@ -92,6 +97,8 @@ def export(
     takes_bytes = conversion.takes_bytes(net, shape, preprocess)
     outputs = conversion.check_shape(expected, shape)
     entries = onnx_graph.metadata(net, shape, takes_bytes, conversion.class_names(net, classes, outputs))
+    if not exact:
+        entries["precision"] = onnx_graph.ROUNDING + entries["precision"]
     remedy = "run the net in PyTorch instead"
     if not _has_binary(net):
         other = next(other for other in FORMATS if other != format)
@@ -105,8 +112,9 @@ def export(
         copy = conversion.with_plain_stem(conversion.on_cpu(net))
         name = onnx_graph.NORMALIZED if takes_bytes else onnx_graph.INPUT
         _write(copy, file, format, example, remedy, name, fixed=images is not None)
-        onnx_graph.complete(file, shape, takes_bytes, entries)
-        found = conversion.in_batches(lambda batch: run(file, batch), images or conversion.IMAGES - 1)
+        onnx_graph.complete(file, shape, takes_bytes, entries, exact and format == "qcdq")
+        # An exact file has to give the right logits with all optimizations of ONNX Runtime, too.
+        found = conversion.in_batches(lambda batch: run(file, batch, not exact), images or conversion.IMAGES - 1)
         compare(expected, found, shape, format.upper(), conversion.may_flip(net), remedy)
 
     write_atomically(path, write)
@@ -135,8 +143,8 @@ def run(path: str | Path, images: torch.Tensor, exact: bool = True) -> torch.Ten
         images: Images (n, channels, h, w) as the file takes them: uint8 from 0 to 255, or normalized floats if it was
             exported with preprocess=False. If the file was exported for a fixed number of images above 1, exactly so
             many.
-        exact: If this is False, ONNX Runtime replaces multiplications by dequantized weights with multiplications of
-            8-bit integers, for which it rounds activations that the net does not quantize. True prevents this.
+        exact: Whether ONNX Runtime makes basic optimizations only. With False, it makes all, which is faster. In a file
+            that was exported with exact=False, it then rounds activations that the net does not quantize.
 
     Returns:
         Logits (n, classes), on the CPU.

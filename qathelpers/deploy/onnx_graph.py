@@ -7,6 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -19,12 +20,17 @@ if TYPE_CHECKING:
 INPUT, OUTPUT = "images", "logits"
 NORMALIZED = "normalized"  # the images after the normalization inside the file
 SCOPE = "/normalize"  # in the names of the nodes that normalize
+HUGE = 1e38  # larger than any weight
 PACKAGES = ("qathelpers", "torch", "brevitas")
 # All settings are given, even the default ones, because qonnx's conversion to channels-last asks for them.
 CONV = {"kernel_shape": [3, 3], "strides": [1, 1], "pads": [0] * 4, "dilations": [1, 1], "group": 1}
 PRECISION = (
     'OpenVINO may compute in bf16, which moves values across rounding thresholds: compile_model(path, "CPU", '
     '{"INFERENCE_PRECISION_HINT": "f32"}) prevents this.'
+)
+ROUNDING = (
+    "ONNX Runtime may round the inputs of linear layers to 8 bits: SessionOptions with graph_optimization_level = "
+    "ORT_ENABLE_BASIC prevent this. "
 )
 
 
@@ -79,7 +85,9 @@ def _version(package: str) -> str:
         return "(version unknown)"
 
 
-def complete(path: Path, shape: tuple[int, int, int], takes_bytes: bool, entries: dict[str, str]) -> None:
+def complete(
+    path: Path, shape: tuple[int, int, int], takes_bytes: bool, entries: dict[str, str], exact: bool = False
+) -> None:
     """Add metadata and, if wanted, the normalization of bytes to the graph in a file.
 
     Args:
@@ -88,12 +96,15 @@ def complete(path: Path, shape: tuple[int, int, int], takes_bytes: bool, entries
         shape: The shape of one image (channels, height, width).
         takes_bytes: Whether to add the normalization.
         entries: The metadata.
+        exact: See `onnx_export.export`.
     """
     import onnx
 
     model = onnx.load(str(path))
     if takes_bytes:
         add_normalization(model.graph, shape)
+    if exact:
+        set_apart(model.graph)
     onnx.helper.set_model_props(model, entries)
     model.producer_name, model.doc_string = "qathelpers", f"{entries['scheme']} ({entries['arch']}): {entries['input']}"
     onnx.save(model, str(path))
@@ -131,3 +142,40 @@ def add_normalization(graph: "onnx.GraphProto", shape: tuple[int, int, int]) -> 
     graph.node.extend(nodes)
     graph.input.append(new)
     graph.initializer.extend(numpy_helper.from_array(tensor.numpy(), names[key]) for key, tensor in tensors.items())
+
+
+def set_apart(graph: "onnx.GraphProto") -> None:
+    """Clip the dequantized weights of linear layers at numbers that no weight reaches.
+
+    ONNX Runtime merges a matrix product and the dequantization of its weights, and then rounds the inputs of the
+    product to 8 bits. It does not merge them across another step.
+    """
+    from onnx import helper, numpy_helper
+
+    makers = {output: node for node in graph.node for output in node.output}
+    limits = {f"{SCOPE}/lowest": -HUGE, f"{SCOPE}/highest": HUGE}
+    clips = {}
+    for node in graph.node:
+        if node.op_type not in ("MatMul", "Gemm"):
+            continue
+        made = makers.get(node.input[1])
+        while made is not None and made.op_type == "Transpose":
+            made = makers.get(made.input[0])
+        if made is not None and made.op_type == "DequantizeLinear":
+            clips[made.output[0]] = made
+    if not clips:
+        return
+    nodes = []
+    for node in graph.node:
+        for i, name in enumerate(node.input):
+            if name in clips:
+                node.input[i] = f"{name}/apart"
+        nodes.append(node)
+        nodes += [
+            helper.make_node("Clip", [name, *limits], [f"{name}/apart"], f"{name}/Clip")
+            for name in node.output
+            if name in clips
+        ]
+    del graph.node[:]
+    graph.node.extend(nodes)
+    graph.initializer.extend(numpy_helper.from_array(np.array(v, np.float32), name) for name, v in limits.items())
