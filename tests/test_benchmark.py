@@ -86,6 +86,11 @@ def test_a_binary_convolution_has_a_peak():
     assert benchmark.binary_peak(channels=64, side=8) > 1e8
 
 
+@pytest.mark.skipif(c.compiler() is None, reason="needs a C compiler: cc, gcc or clang")
+def test_the_c_loop_has_a_peak():
+    assert 1e9 < benchmark.c_peak() < 1e15
+
+
 def test_missing_packages_are_refused(monkeypatch):
     monkeypatch.setattr(openvino_export, "available", lambda: False)
     with pytest.raises(CourseError, match="pip install"):

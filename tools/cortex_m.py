@@ -1,6 +1,7 @@
 """Run a net that `export_c` wrote on an emulated Cortex-M4, to learn how much flash, RAM and arithmetic it needs.
 
-It needs Debian's packages gcc-arm-none-eabi and qemu-system-arm. QEMU counts instructions, not clock cycles: a real
+Run `python -m tools.cortex_m XnorNN --arch convnet` for a recorded net. It needs Debian's packages gcc-arm-none-eabi
+and qemu-system-arm. QEMU counts instructions, not clock cycles: a real
 Cortex-M4 takes between one and two cycles for most of them.
 """
 
@@ -10,7 +11,13 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+import click
 import torch
+
+from qathelpers.data import load
+from qathelpers.deploy.c import export_c
+from qathelpers.results import recorded_net
+from qathelpers.training import predict
 
 COMPILER, SIZE, EMULATOR = "arm-none-eabi-gcc", "arm-none-eabi-size", "qemu-system-arm"
 PACKAGES = {COMPILER: "gcc-arm-none-eabi", SIZE: "binutils-arm-none-eabi", EMULATOR: "qemu-system-arm"}
@@ -131,3 +138,22 @@ def _call(folder: Path, *command: str) -> str:
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)} fails: {done.stderr.strip()}")
     return done.stdout + (done.stderr if command[0] == EMULATOR else "")
+
+
+@click.command()
+@click.argument("name", default="XnorNN")
+@click.option("--arch", default="convnet", show_default=True)
+@click.option("--images", "count", type=int, default=10, show_default=True, help="How many test images to run.")
+def main(name: str, arch: str, count: int) -> None:
+    """Print what the recorded net NAME needs on a Cortex-M4, and how many answers are those of PyTorch."""
+    net, images = recorded_net(name, arch), load("cifar10").test_images[:count]
+    with tempfile.TemporaryDirectory() as folder:
+        found = run(export_c(net, Path(folder) / "net.c"), images)
+    same = sum(a == b for a, b in zip(found.classes, predict(net, images).argmax(1).tolist(), strict=True))
+    million = "-" if found.instructions is None else f"{found.instructions / 1e6:.1f}"
+    print(f"{arch} {name}: flash {found.flash / 1000:.1f} kB, RAM {found.ram / 1000:.1f} kB, {million} million")
+    print(f"instructions per image; {same} of {count} answers are those of PyTorch")
+
+
+if __name__ == "__main__":
+    main()

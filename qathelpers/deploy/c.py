@@ -189,6 +189,12 @@ def load_library(
     return run
 
 
+def popcount_source() -> str:
+    """Return the C function that counts the bits of three words in each program of a net with binary activations."""
+    section = _functions({"signs"}, "net")["signs"]
+    return section[: section.index("\n}\n") + 3]
+
+
 def _compiler_or_refuse() -> str:
     command = compiler()
     if command is None:
