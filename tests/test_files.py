@@ -1,6 +1,7 @@
 import contextlib
 import os
 import re
+import sys
 from pathlib import Path
 from unittest import mock
 
