@@ -23,6 +23,7 @@ from qathelpers.common.files import (
     remove_leftovers,
     write_atomically,
 )
+from qathelpers.common.words import counted
 from qathelpers.data import Batches
 from qathelpers.training import checkpoint, evaluate
 from qathelpers.training.history import History
@@ -180,8 +181,8 @@ def _check_no_better(history: History, path: Path) -> None:
     old = History.load(path)
     if len(old) > len(history) or old.test_acc > history.test_acc:
         raise CourseError(
-            f"{path} holds a run of {len(old)} epochs with a test accuracy of {old.test_acc:.4f}; this one has "
-            f"{len(history)} epochs and {history.test_acc:.4f}: pass --replace to replace it all the same."
+            f"{path} holds a run of {counted(len(old), 'epoch')} with a test accuracy of {old.test_acc:.4f}; this one "
+            f"has {counted(len(history), 'epoch')} and {history.test_acc:.4f}: pass --replace to replace it anyway."
         )
 
 

@@ -2,6 +2,7 @@
 
 import inspect
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -247,10 +248,7 @@ def architecture(arch: str) -> Architecture:
         return chosen
     if "widths" not in chosen.options:
         raise CourseError(f"{name} comes in one width only: leave out '-x{factor}', or widen convnet.")
-    try:
-        times = float(factor)
-    except ValueError:
-        times = math.nan
+    times = float(factor) if re.fullmatch(r"\d+(\.\d+)?", factor, re.ASCII) else math.nan
     low, high = FACTORS
     if not low <= times <= high:
         raise CourseError(

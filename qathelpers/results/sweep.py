@@ -226,6 +226,8 @@ def _client(workers: int, scheduler: str | None):
             )
         )
     except OSError as error:
+        if scheduler is None:
+            raise
         raise CourseError(f"No Dask scheduler answers at {scheduler}: start one with `dask scheduler`.") from error
     for plugin in _without_http():
         client.register_plugin(plugin)

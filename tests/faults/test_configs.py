@@ -157,7 +157,7 @@ def test_no_architecture_ends_in_a_traceback(text):
 
 
 @pytest.mark.parametrize(
-    "arch", ["convnet-x0", "convnet-x-1", "convnet-x1e4", "convnet-x1e30", "convnet-xnan", "lenet-x1"]
+    "arch", ["convnet-x0", "convnet-x-1", "convnet-x1e4", "convnet-x1e30", "convnet-xnan", "convnet-x+1", "lenet-x1"]
 )
 def test_an_impossible_width_is_refused_before_anything_is_built(arch):
     assert_refused(lambda: build("BinaryNN", arch), CourseError, [arch.partition("-")[0]])
