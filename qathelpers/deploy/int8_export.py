@@ -23,6 +23,7 @@ from . import conversion, onnx_export, onnx_graph
 
 BITS = 8
 FEWEST = 16  # images from which the ranges of activations can be estimated at all
+PRECISION = "The net is computed in 8 bits, with ranges from calibration, so a few predictions differ from the net's."
 REMEDY_ONNX = "export the net with onnx_export.export"
 REMEDY = "take the float net (PytorchNN) or an 8-bit net (Int8NN)"
 
@@ -240,5 +241,5 @@ def _quantize(source: Path, target: Path, images: torch.Tensor) -> None:
     finally:
         logger.setLevel(level)
     model, entries = onnx.load(str(target)), onnx.load(str(source)).metadata_props
-    onnx.helper.set_model_props(model, {entry.key: entry.value for entry in entries})
+    onnx.helper.set_model_props(model, {entry.key: entry.value for entry in entries} | {"precision": PRECISION})
     onnx.save(model, str(target))
