@@ -361,6 +361,7 @@ def kill(kind, kills, seed):
     while tally.kills < kills:
         number += 1
         tally.kills += variants[number % len(variants)].trial(number, chance)
+        print(f"{kind}: trial {number}, {tally.kills} of {kills} kills", flush=True)
     tally.seconds = time.monotonic() - began
     if not tally.counts:
         shutil.rmtree(folder)
