@@ -45,13 +45,15 @@ void net_scores(const uint8_t *passes, float *scores)
     uint32_t differ[64] = {0}, sum = 0;
     for (uint32_t i = 0; i < 100000u * *passes; i++)
         for (int o = 0; o < 64; o++)
-            differ[o] += popcount(i ^ words[0][o], ~i ^ words[1][o], (i << 7) ^ words[2][o]);
+            differ[o] += COUNT;
     for (int o = 0; o < 64; o++)
         sum += differ[o];
     *scores = (float)sum;
 }
 """
-PEAK_BITS = 100_000 * 64 * 3 * 32  # per pass
+# One word at a time and three: which is faster depends on the processor's instructions.
+PEAK_COUNTS = {1: "popcount(i ^ words[0][o], 0, 0)", 3: "popcount(i ^ words[0][o], ~i ^ words[1][o], ~i ^ words[2][o])"}
+PEAK_WORDS = 100_000 * 64  # per pass
 NO_COMPILER = "No C compiler is installed (cc, gcc or clang), so the C program is left out."
 
 Forward = Callable[[torch.Tensor], torch.Tensor]
@@ -229,12 +231,16 @@ def c_peak() -> float:
     Raises:
         CourseError: If no C compiler is installed.
     """
-    with _folder() as folder:
-        source = Path(folder) / "peak.c"
-        source.write_text(f"#include <stdint.h>\n{c.popcount_source()}{PEAK}", encoding="utf-8")
-        run = c.load_library(c.build_library(source, Path(folder) / "peak.so"), classes=1, shape=(1, 1, 1))
-        one_pass = torch.ones(1, 1, 1, 1, dtype=torch.uint8)
-        return 2 * PEAK_BITS / _time({"peak": run}, one_pass, REPEATS)["peak"]
+    rates = []
+    for words, count in PEAK_COUNTS.items():
+        with _folder() as folder:
+            source = Path(folder) / "peak.c"
+            text = f"#include <stdint.h>\n{c.popcount_source()}{PEAK.replace('COUNT', count)}"
+            source.write_text(text, encoding="utf-8")
+            run = c.load_library(c.build_library(source, Path(folder) / "peak.so"), classes=1, shape=(1, 1, 1))
+            seconds = _time({"peak": run}, torch.ones(1, 1, 1, 1, dtype=torch.uint8), REPEATS)["peak"]
+        rates.append(2 * 32 * words * PEAK_WORDS / seconds)
+    return max(rates)
 
 
 def everything(dataset: Dataset, arch: str = "convnet") -> pd.DataFrame:
