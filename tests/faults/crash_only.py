@@ -187,12 +187,14 @@ class Trials:
     def trial(self, number, chance):
         """Kill the command once; return whether it was still running then."""
         folder, victim = self._copy(str(number)), chance.choice(self.command.victims)
-        process = self._start(folder)
+        process, began = self._start(folder), time.monotonic()
         # Half of the kills hit the end of the command, where it replaces files.
         moment = self.length * (chance.random() if chance.random() < 0.5 else 1 - 0.4 * chance.random())
         process.join(moment)
         family = session(process.pid)
         workers = [one for one in family if one.pid != process.pid and is_worker(one)]
+        if not process.is_alive():  # the machine is less busy than it was
+            self.length = min(self.length, time.monotonic() - began)
         if not process.is_alive() or (victim == "worker" and not workers):
             end_all(family)
             process.join()
