@@ -42,6 +42,8 @@ NETS = ("BinaryNN", "TernaryNN")
 OPTIONS = ("--arch", "lenet", "--set", "batch_size=32")
 COLUMNS = ("epoch", "train_loss", "train_acc", "test_loss", "test_acc")
 PAGE = "# Results\n<!-- results: lenet -->\nold\n<!-- end -->\n"
+# What Python prints in a process whose parent is killed before it has said what the process is for.
+UNBORN = re.compile(r"Traceback[^\n]*\n(?:  [^\n]*\n)*?[^\n]*in spawn_main\n(?:  [^\n]*\n)*EOFError: Ran out of input")
 MINUTES = 10  # after which a command is said to hang
 
 
@@ -233,6 +235,7 @@ class Trials:
             self.tally.note("hangs", folder)
         elif status:
             self.tally.note("refusals", f"exit status {status}: {log[-500:]}")
+        log = UNBORN.sub("", log)
         if "Traceback" in log:
             self.tally.note("tracebacks", log[log.index("Traceback") :][:1000])
 
