@@ -15,6 +15,7 @@ from qathelpers.data import normalize
 from qathelpers.deploy import conversion, onnx_export
 from qathelpers.nets import quantizers as q
 from qathelpers.results import recorded_history, recorded_net
+from qathelpers.training import predict
 
 needs_deploy = pytest.mark.skipif(
     bool(onnx_export.missing()), reason=f"needs pip install -e '.[deploy]': {onnx_export.missing()}"
@@ -312,3 +313,14 @@ def test_portable_nets_compute_the_same_with_core_operators(name, arch):
         assert torch.equal(portable(images), net(images))
     program = torch.export.export(portable, (images,), strict=False)
     assert not any("adaptive_max_pool" in str(node.target) for node in program.graph.nodes)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3))
+def test_a_wide_net_of_which_most_images_round_otherwise_is_exported(seed, tmp_path):
+    net = nets.build("Int8NN", "sharpnet-x2", seed=seed).eval()
+    path = onnx_export.export(net, tmp_path / "net.onnx")
+    images = torch.randint(256, (64, 3, 32, 32), dtype=torch.uint8)
+    logits, expected = onnx_export.run(path, images), predict(net, images)
+    assert (logits.argmax(1) == expected.argmax(1)).float().mean() > 0.7
+    assert torch.allclose(logits, expected, atol=0.05)
