@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from ..common.errors import CourseError
-from ..common.files import check_can_be_written, check_replaceable
+from ..common.files import check_writable, check_replaceable
 from ..nets.architectures import spec_of
 from . import c, int8_export, onnx_export, openvino_export
 
@@ -66,7 +66,7 @@ def check(format: str, path: Path, **options: bool | int | None) -> None:
         raise CourseError(openvino_export.MISSING)
     if suffix == ".onnx":
         onnx_export.check_packages()
-    check_can_be_written(path.parent)
+    check_writable(path.parent)
     check_replaceable(path)
     if format == "openvino":
         check_replaceable(path.with_suffix(".bin"))
