@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from ..common.errors import CourseError
-from ..common.files import check_writable, check_replaceable
+from ..common.files import check_replaceable, check_writable
 from ..nets.architectures import spec_of
 from . import c, int8_export, onnx_export, openvino_export
 
