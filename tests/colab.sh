@@ -38,7 +38,7 @@ wheel=$(echo "$scratch"/dist/qathelpers-*.whl)
 version=$(basename "$wheel" | cut -d - -f 2)
 git -C "$scratch/course.git" tag --force "v$version" HEAD > /dev/null
 
-export QAT_MAX_EPOCHS=1 QAT_MAX_IMAGES=250 MPLCONFIGDIR=$scratch OMP_NUM_THREADS=1
+export QAT_MAX_EPOCHS=1 QAT_MAX_IMAGES=300 MPLCONFIGDIR=$scratch OMP_NUM_THREADS=1
 export PYDEVD_DISABLE_FILE_VALIDATION=1  # otherwise every kernel warns about frozen modules
 run_half() {  # with the way of installing $1 and what to install from $2
   make_colab "$scratch/$1"

@@ -81,7 +81,7 @@ def short_course(monkeypatch):
         elif name == "QAT_CACHE_DIR":
             monkeypatch.delenv(name)
     monkeypatch.setenv("QAT_MAX_EPOCHS", "1")
-    monkeypatch.setenv("QAT_MAX_IMAGES", "250")
+    monkeypatch.setenv("QAT_MAX_IMAGES", "300")
 
 
 @pytest.fixture
