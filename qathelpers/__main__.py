@@ -295,17 +295,19 @@ EXPORT_FORMATS = ("c", "qcdq", "qonnx", "int8", "openvino")
 @click.argument("net")
 @arch_option
 @seed_option
-@click.option("--format", type=click.Choice(EXPORT_FORMATS), required=True, help="docs/terminal.md explains them.")
+@click.option("--format", type=click.Choice(EXPORT_FORMATS), required=True, help="See docs/terminal.md.")
 @click.option(
     "-o",
     "--out",
     type=click.Path(path_type=Path),
-    help="The file to write. Default: named after the net, in this folder.",
+    help="The file to write. Default: a file in the current folder, named after the net.",
 )
-@click.option("--floats", is_flag=True, help="The file takes normalized floats, which FINN and hls4ml need.")
-@click.option("--fast", is_flag=True, help="Let the runtime round more than the net does; some predictions change.")
+@click.option("--floats", is_flag=True, help="The file takes normalized floats, not bytes. FINN and hls4ml need this.")
+@click.option("--fast", is_flag=True, help="Allow the runtime to round more. Faster, but some predictions change.")
 @click.option(
-    "--batch", type=click.IntRange(1), help="The number of images that an ONNX file takes. Default: any number."
+    "--batch",
+    type=click.IntRange(1),
+    help="The number of images that an ONNX file takes. Default: any number (qcdq), one (qonnx).",
 )
 @click.pass_context
 def export_command(
@@ -322,14 +324,15 @@ def export_command(
     """Export a trained net to a file for another program.
 
     NET is the name of a net that comes with the course, such as TernaryNN, or a .safetensors file, such as one that
-    `qat train` wrote. The file takes images as bytes; its metadata, or the comment at its start, say how.
+    `qat train` wrote. The exported file takes images as bytes. Its metadata (in a C file, the comment at the start)
+    describe the input.
     """
     from .deploy import export  # not at the top: the other commands do not need its packages
 
     is_file = net.endswith(".safetensors")
     for option in ("arch", "seed"):
         if is_file and context.get_parameter_source(option) is not click.core.ParameterSource.DEFAULT:
-            raise CourseError(f"{net} is the file of one net: leave out --{option}.")
+            raise CourseError(f"{net} is a file with a single net: leave out --{option}.")
     kind = export.FORMATS[format]
     path = out or Path((Path(net).stem if is_file else f"{run_name(net, seed)}-{arch}") + kind.suffix)
     export.check(format, path, floats=floats, fast=fast, batch=batch)
@@ -340,7 +343,7 @@ def export_command(
         if config.get("data") not in REAL_NAMES:
             raise CourseError(
                 f"The format int8 needs some of the images that {net} was trained on: call int8_export.export_int8 in "
-                "Python, which takes them."
+                "Python, and pass these images."
             )
         return load(config["data"]).train_images
 

@@ -38,7 +38,7 @@ def onnxruntime_basic(path: str, images: np.ndarray) -> Answer:
 
 
 def onnxruntime_web(path: str, images: np.ndarray) -> Answer:
-    """onnxruntime-web in Node.js; NODE_PATH has to name the folder node_modules that has it."""
+    """onnxruntime-web in Node.js; NODE_PATH has to name the folder node_modules that contains it."""
     with tempfile.TemporaryDirectory() as folder:
         pixels = Path(folder) / "images.bin"
         pixels.write_bytes(images.tobytes())
@@ -73,7 +73,7 @@ def qonnx_channels_last(path: str, images: np.ndarray) -> Answer:
 
 
 def finn(path: str, images: np.ndarray) -> Answer:
-    """FINN as far as it goes without tools for hardware: conversion, streamlining, lowering of convolutions."""
+    """The steps of FINN that need no hardware tools: conversion, streamlining, lowering of convolutions."""
     from finn.transformation.qonnx.convert_qonnx_to_finn import ConvertQONNXtoFINN
     from finn.transformation.streamline import Streamline
     from qonnx.transformation.infer_data_layouts import InferDataLayouts

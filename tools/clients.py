@@ -1,4 +1,4 @@
-"""Count how many predictions of exported nets are those of PyTorch, in programs that are not part of the course.
+"""Count how many predictions of exported nets in programs outside the course are the same as PyTorch's.
 
 `python -m tools.clients` makes the tables of docs/results/deployment.md. Programs that the course does not install are
 looked for in other environments: `--python finn=/path/to/venv/bin/python`. A program that is not installed is left out.
@@ -39,7 +39,7 @@ class Client:
     Args:
         program: A key of `client_programs.PROGRAMS`, or "c".
         format: A key of `export.FORMATS`, or "pt2" for what torch.export saves.
-        images: At most how many images are run, because slow programs run one operator at a time.
+        images: The largest number of images to run. Slow programs get fewer.
         options: Options of the export.
     """
 
@@ -55,7 +55,7 @@ CLIENTS = {
     "ONNX Runtime, default": Client("onnxruntime", "qcdq"),
     "ONNX Runtime, int8 file": Client("onnxruntime", "int8"),
     "onnxruntime-web": Client("onnxruntime_web", "qcdq", 200),
-    "IREE": Client("iree", "qcdq", 100, (("batch", 1),)),  # bytes and any number of images at once are too much for it
+    "IREE": Client("iree", "qcdq", 100, (("batch", 1),)),  # it does not support bytes with any number of images
     "TVM": Client("tvm", "qcdq", 100),
     "OpenVINO": Client("openvino", "openvino"),
     "OpenVINO, fast file": Client("openvino", "openvino", options=(("fast", True),)),
@@ -105,7 +105,7 @@ def answer(client: Client, net: nn.Module, images: torch.Tensor, dataset: Datase
         try:
             done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=LIMIT)
         except subprocess.TimeoutExpired:
-            return {"refused": f"not ready after {LIMIT} s"}
+            return {"refused": f"not finished after {LIMIT} s"}
         if not (folder / "answers.json").exists():
             return {"refused": (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1][:200]}
         return json.loads((folder / "answers.json").read_text(encoding="utf-8"))
@@ -136,11 +136,11 @@ def summary(found: dict, expected: list[int]) -> str:
 @click.option("--name", "names", multiple=True, default=tuple(SCHEMES), help="Default: all schemes of the course.")
 @click.option("--client", "clients", multiple=True, type=click.Choice(list(CLIENTS)), default=tuple(CLIENTS))
 @click.option("--images", "count", type=click.IntRange(1, 10_000), default=1000, show_default=True)
-@click.option("--python", "pythons", multiple=True, metavar="PROGRAM=PATH", help="The Python that has a program.")
+@click.option("--python", "pythons", multiple=True, metavar="PROGRAM=PATH", help="The Python that has PROGRAM.")
 def main(
     archs: tuple[str, ...], names: tuple[str, ...], clients: tuple[str, ...], count: int, pythons: tuple[str, ...]
 ) -> None:
-    """Export nets, run them in other programs, and print how many predictions are those of PyTorch."""
+    """Export nets, run them in other programs, and print how many predictions are the same as PyTorch's."""
     dataset, places = load("cifar10"), dict(place.split("=", 1) for place in pythons)
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     print("on", describe(torch.device("cpu")), flush=True)

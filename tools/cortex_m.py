@@ -1,8 +1,8 @@
 """Run a net that `export_c` wrote on an emulated Cortex-M4, to learn how much flash, RAM and arithmetic it needs.
 
 Run `python -m tools.cortex_m XnorNN --arch convnet` for a recorded net. It needs Debian's packages gcc-arm-none-eabi
-and qemu-system-arm. QEMU counts instructions, not clock cycles: a real
-Cortex-M4 takes between one and two cycles for most of them.
+and qemu-system-arm. QEMU counts instructions, not clock cycles: a real Cortex-M4 takes between one and two cycles for
+most of them.
 """
 
 import shutil
@@ -145,14 +145,14 @@ def _call(folder: Path, *command: str) -> str:
 @click.option("--arch", default="convnet", show_default=True)
 @click.option("--images", "count", type=int, default=10, show_default=True, help="How many test images to run.")
 def main(name: str, arch: str, count: int) -> None:
-    """Print what the recorded net NAME needs on a Cortex-M4, and how many answers are those of PyTorch."""
+    """Print what the recorded net NAME needs on a Cortex-M4, and how many predictions are the same as PyTorch's."""
     net, images = recorded_net(name, arch), load("cifar10").test_images[:count]
     with tempfile.TemporaryDirectory() as folder:
         found = run(export_c(net, Path(folder) / "net.c"), images)
     same = sum(a == b for a, b in zip(found.classes, predict(net, images).argmax(1).tolist(), strict=True))
     million = "-" if found.instructions is None else f"{found.instructions / 1e6:.1f}"
     print(f"{arch} {name}: flash {found.flash / 1000:.1f} kB, RAM {found.ram / 1000:.1f} kB, {million} million")
-    print(f"instructions per image; {same} of {count} answers are those of PyTorch")
+    print(f"instructions per image; {same} of {count} predictions are the same as PyTorch's")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Measure the WebAssembly programs of `make demo`: their size, and their time per image in Node.js and in Chromium.
 
-Run `python -m tools.demo_times` on a machine that has nothing else to do. What is not installed is left out.
+Run `python -m tools.demo_times` while no other program runs. Node.js or Chromium is left out if it is not installed.
 """
 
 import json
@@ -46,7 +46,7 @@ def in_node(program: bytes) -> float:
 
 
 def in_chromium(page: Path, names: tuple[str, ...] = demo.NETS) -> dict[str, float]:
-    """Return what a page of `demo.build` measures in Chromium, without a window: milliseconds per image by net.
+    """Return what a page of `demo.build` measures in headless Chromium: milliseconds per image, by net.
 
     The result is empty without Chromium, or without the package playwright.
     """
@@ -88,7 +88,7 @@ def measure(arch: str = "convnet", names: tuple[str, ...] = demo.NETS) -> pd.Dat
 @click.command()
 @click.option("--arch", default="convnet", show_default=True)
 def main(arch: str) -> None:
-    """Print the size of the programs of `make demo`, and their milliseconds per image."""
+    """Print the size of the programs of `make demo`, and their time per image in milliseconds."""
     print(measure(arch).round(3).to_string(na_rep="-"))
 
 

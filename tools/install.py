@@ -165,7 +165,7 @@ def old_place(root: Path) -> Path | None:
     environment = (root / ".venv").resolve()  # a link shares the environment of another checkout
     for note in environment.glob("[Ll]ib/**/site-packages/qathelpers-*.dist-info/direct_url.json"):
         address = urlsplit(json.loads(note.read_text(encoding="utf-8"))["url"]).path
-        # Elsewhere than on Windows, names are bytes, which the locale may not be able to show.
+        # Except on Windows, names are bytes, which the locale may not be able to show.
         name = url2pathname(address) if os.name == "nt" else os.fsdecode(unquote_to_bytes(address))
         if not (os.path.exists(name) and os.path.samefile(name, environment.parent)):
             return Path(name)
@@ -173,10 +173,10 @@ def old_place(root: Path) -> Path | None:
 
 
 def install_again(root: Path) -> bool:
-    """Install the course without its dependencies, which are there, and without a network; return whether it worked."""
+    """Install the course without its dependencies and without a network; return whether this worked."""
     options = ["--quiet", "--no-index", "--no-deps", "--no-build-isolation", "--editable", "."]
     commands = [
-        [sys.executable, "-m", "venv", str(root / ".venv")],  # writes `activate` anew
+        [sys.executable, "-m", "venv", str(root / ".venv")],  # rewrites `activate`
         [str(python_of(root / ".venv")), "-m", "pip", "install", *options],
     ]
     return not any(subprocess.run(command, cwd=root, capture_output=True).returncode for command in commands)
@@ -218,7 +218,7 @@ def complete(root: Path, extras: list[str], choice: str = "auto") -> None:
     python = python_of(root / ".venv")
     if os.path.lexists(python) and not os.path.exists(python):
         sys.exit(
-            f"{python} leads to a Python that is not installed any more: remove .venv (make clean), then run the "
+            f"{python} points to a Python that is no longer installed: remove .venv (make clean), then run the "
             "command again."
         )
     moved = old_place(root)

@@ -260,7 +260,7 @@ def main(names: tuple[str, ...], arch: str, seed: int, keep_weights: bool, repla
     """Add your finished CIFAR-10 runs of NAMES to data/, and update the tables and the picture of the results.
 
     Everything is checked before anything is written, and either all of it is written or nothing. If the command is
-    killed, the next one begins by undoing what was written.
+    killed, the next call first undoes what was written.
     """
     target = commands.CHECKOUT / "data"
     pages = [RESULTS, *(commands.CHECKOUT / name for name in (picture.README, picture.PICTURE))]

@@ -1,8 +1,8 @@
 """Explain, image by image, why a C program of a net with binary activations predicts another class than PyTorch.
 
-Run `python -m tools.trace_c XnorNN --arch sharpnet`. The C program adds numbers in another order than PyTorch, so its
-sums differ by rounding. Where a sum lies that close to the threshold of a sign, the sign may differ, and everything
-after it, too. The table names the first such sum of each image.
+Run `python -m tools.trace_c XnorNN --arch sharpnet`. The C program adds numbers in a different order than PyTorch, so
+its sums differ by rounding errors. If a sum is that close to the threshold of a sign, the sign may differ, and so may
+all later values. The table names the first such sum of each image.
 """
 
 import re
@@ -32,7 +32,7 @@ TO_FILE += "    fwrite(from, sizeof *from, (size_t)count, file);\n    fflush(fil
 
 
 def sums_in_c(net: nn.Module, images: torch.Tensor) -> list[np.ndarray]:
-    """Return what the C program of `net` takes the sign of: per activation, floats (n, pixels, channels)."""
+    """Return the numbers whose signs the C program of `net` computes: per activation, floats (n, pixels, channels)."""
     with tempfile.TemporaryDirectory() as text:
         folder = Path(text)
         source = c.export_c(net, folder / "net.c").read_text(encoding="utf-8")

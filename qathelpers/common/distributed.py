@@ -46,8 +46,8 @@ def init() -> None:
 def _stay_on_this_machine() -> None:
     """Let gloo listen on the loopback interface only, if torchrun has started all processes on this machine.
 
-    By default, gloo listens on the address of the machine's name, and whoever connects is believed. The store of
-    torchrun itself listens on all interfaces, which cannot be changed from here.
+    By default, gloo listens on the address of the machine's host name, and accepts every connection without
+    authentication. torchrun's own store listens on all interfaces; this process cannot change that.
     """
     loopback = {"lo", "lo0"} & {name for _, name in socket.if_nameindex()}  # Linux, macOS
     if loopback and os.environ.get("LOCAL_WORLD_SIZE") == os.environ["WORLD_SIZE"]:

@@ -21,7 +21,7 @@ NEEDED_GB = 2  # for the data, a download in progress and some runs
 def setup() -> None:
     """Print the versions, the device and, on Colab, where runs are saved; each notebook starts with this call.
 
-    From then on, the notebook shows errors that are no mistake in the code as one sentence.
+    From then on, the notebook shows one sentence instead of a traceback for errors that are not bugs in the code.
     """
     tracebacks.show_sentences()
     versions = ", ".join(f"{name} {version}" for name, version in hardware.versions().items())

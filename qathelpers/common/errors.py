@@ -5,17 +5,17 @@ import errno
 from collections.abc import Iterator
 from numbers import Integral
 
-# What libraries write when memory is used up, in lower case: PyTorch on MPS and on CPUs (Linux, Windows), C++, NVIDIA's
-# libraries, ONNX Runtime. The error of PyTorch on CUDA has a class of its own.
+# Parts of error messages, in lower case, that report too little memory. They come from PyTorch on MPS and on CPUs
+# (Linux, Windows), C++, NVIDIA's libraries and ONNX Runtime. PyTorch on CUDA raises an exception class of its own.
 OUT_OF_MEMORY = ("out of memory", "allocate memory", "not enough memory", "bad_alloc", "alloc_failed")
 NO_MEMORY = "There is not enough memory: close other programs, or use fewer images, a narrower net or fewer workers."
 
-# What to do about an error of the system, by its number.
+# What to do about an error of the operating system, by its errno.
 WAYS_OUT = {
     errno.ENOSPC: "free some disk space",
     getattr(errno, "EDQUOT", errno.ENOSPC): "free some disk space",
-    errno.EMFILE: "close what has many files open, such as other notebooks",
-    errno.ENFILE: "close what has many files open, such as other notebooks",
+    errno.EMFILE: "close programs that have many files open, such as other notebooks",
+    errno.ENFILE: "close programs that have many files open, such as other notebooks",
 }
 
 MAX_SEED = 2**32 - 1  # the largest seed that both NumPy and PyTorch accept
@@ -26,7 +26,7 @@ class CourseError(Exception):
 
 
 def sentence(error: BaseException) -> str | None:
-    """Return what went wrong and what to do about it, for errors that are no mistake in the code; None for others.
+    """Return what went wrong and what to do about it; None for errors that may be bugs in the code.
 
     The commands of `qat`, the notebooks and the widgets all use this function, so they say the same.
     """
@@ -37,10 +37,10 @@ def sentence(error: BaseException) -> str | None:
     if isinstance(error, UnicodeEncodeError):
         characters = ascii(error.object[error.start : error.end])
         if error.encoding.lower().replace("-", "") == "utf8":
-            return f"{error.object!a} has bytes that are no text, {characters}: give the file or folder another name."
+            return f"{error.object!a} contains bytes that are not text, {characters}: rename the file or folder."
         return f"The output cannot show {characters} in the encoding {error.encoding}: set PYTHONUTF8=1."
     if isinstance(error, ValueError) and "closed file" in str(error):
-        return "The output, or a file that is in use, was closed: open it again, such as by restarting the notebook."
+        return "The output, or a file that is in use, was closed: open it again, for example restart the notebook."
     if isinstance(error, OSError):
         names = [str(name) for name in (error.filename, error.filename2) if name is not None]
         place = " and ".join(names) or "A file, a device or a connection"
@@ -59,11 +59,11 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def raise_if_of_the_machine(error: Exception) -> None:
-    """Raise `error` again if memory, a disk or a permission causes it, so that nothing else gets the blame.
+    """Raise `error` again if memory, a disk or a permission caused it, so that the message names this cause.
 
     Code that catches every exception, because a damaged file or a net can raise anything, calls this first.
     """
-    # An OSError without a number is from a library that could not understand a file.
+    # Libraries raise an OSError without an errno if they cannot parse a file.
     if is_out_of_memory(error) or (isinstance(error, OSError) and error.errno is not None):
         raise error
 
@@ -73,7 +73,7 @@ def translated() -> Iterator[None]:
     """Turn errors of the system within this context into CourseErrors.
 
     Raises:
-        CourseError: With the sentence for the error; errors for which there is none stay what they are.
+        CourseError: With the sentence for the error. Errors without such a sentence are raised unchanged.
     """
     try:
         yield

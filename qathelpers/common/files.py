@@ -21,7 +21,7 @@ ADVICE = {
     (errno.EEXIST, errno.ENOTDIR): "a part of the path is a file, so choose another path, or ",
     (errno.EISDIR,): "it is a folder, so choose another name, or ",
 }
-ABANDONED = 3600.0  # seconds after which nobody is still writing a temporary file
+ABANDONED = 3600.0  # seconds since its last change after which a temporary file counts as abandoned
 START = 512  # bytes of a file that tell its format
 
 # Formats of other programs, by the first bytes of a file.
@@ -92,7 +92,7 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
         raise not_written(path, error) from error
     finally:
         if temporary:
-            with contextlib.suppress(OSError):  # it must not hide why the file could not be written
+            with contextlib.suppress(OSError):  # this error must not hide why the file was not written
                 os.unlink(temporary)
 
 
@@ -100,8 +100,8 @@ def remove_leftovers(path: Path, older_than: float = 0.0) -> None:
     """Remove the temporary files of processes that were killed while they wrote `path`.
 
     Args:
-        path: The file. While another process can be writing it, pass an age.
-        older_than: Leave files that have been written in the last so many seconds.
+        path: The file. If another process may be writing it, pass `older_than`.
+        older_than: Keep temporary files that were changed within this number of seconds.
     """
     for temporary in path.parent.glob(f".{glob.escape(path.name)}.????????"):  # mkstemp adds 8 characters
         with contextlib.suppress(OSError):
@@ -110,7 +110,7 @@ def remove_leftovers(path: Path, older_than: float = 0.0) -> None:
 
 
 def check_writable(folder: Path) -> None:
-    """Check that files can be written to `folder`, before any work could be lost; a missing folder is not made.
+    """Check that files can be written to `folder`, before any work could be lost; a missing folder is not created.
 
     Raises:
         CourseError: If no files can be written there.
@@ -227,7 +227,7 @@ def unreadable(path: Path, error: Exception) -> Unreadable:
 
 def format_of(path: Path) -> str:
     """Return in words which format of another program a file has, or an empty string if the format is unknown."""
-    if not os.path.isfile(path):  # reading from a pipe would wait without end
+    if not os.path.isfile(path):  # reading from a pipe could block forever
         return ""
     with open(path, "rb") as file:
         start = file.read(START)

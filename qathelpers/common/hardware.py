@@ -57,11 +57,11 @@ def fp16_is_fast(device: torch.device) -> bool:
 
 
 def precision(device: torch.device, is_large: bool = False) -> str:
-    """Return the precision in which nets are trained on `device`: "bf16" where its hardware has it, "fp16" or "fp32".
+    """Return the precision in which nets are trained on `device`: "bf16" if the hardware has it, else "fp16" or "fp32".
 
-    In bf16 and fp16, only matrix products and convolutions compute in it, and everything else in fp32. GPUs with fp16
-    but without bf16, such as the T4, use fp16 for large nets only: with a small net, such a GPU mostly waits for the
-    CPU, and a precision with a smaller range would gain nothing. Evaluation is always in fp32.
+    With bf16 and fp16, only matrix products and convolutions compute in the lower precision; everything else computes
+    in fp32. GPUs with fp16 but without bf16, such as the T4, use fp16 for large nets only: with a small net, such a GPU
+    mostly waits for the CPU, so fp16 would gain nothing and has a smaller range. Evaluation is always in fp32.
 
     Args:
         device: Where the net is trained.
@@ -86,8 +86,8 @@ def memory_format(device: torch.device, precision: str = "fp32") -> torch.memory
     """Return the memory format in which convolutions are fastest on `device` in `precision`, and correct.
 
     On Apple's GPUs, many versions of PyTorch compute wrong gradients of BatchNorm for images in channels-last format
-    (pytorch issues 134580 and 175189). On NVIDIA GPUs without bf16, channels last is meant for fp16 (pytorch issue
-    44943).
+    (pytorch issues 134580 and 175189). On NVIDIA GPUs without bf16, channels-last format is intended for fp16 only
+    (pytorch issue 44943).
     """
     is_older_gpu = device.type == "cuda" and not bf16_is_fast(device)
     if device.type == "mps" or (is_older_gpu and precision == "fp32"):

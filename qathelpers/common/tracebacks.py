@@ -1,4 +1,4 @@
-"""Show errors in a notebook as the line of the reader's cell and one sentence, without the insides of the course."""
+"""Show errors in a notebook as the line of the reader's cell and one sentence, without the code of the course."""
 
 import sys
 import traceback
@@ -12,15 +12,15 @@ COURSE = __name__.partition(".")[0]
 LIBRARIES = {"site-packages", "dist-packages"}  # where packages are installed
 STANDARD_LIBRARY = PurePath(traceback.__file__).parent
 
-# The kinds of errors for which there can be a sentence; a RuntimeError of PyTorch can say that memory is used up.
+# The exceptions for which there can be a sentence. PyTorch raises a RuntimeError if there is too little memory.
 KINDS = (CourseError, OSError, MemoryError, ValueError, RuntimeError)
 
 
 def show_sentences() -> None:
-    """From now on, show errors that are no mistake in the code as the line of the cell and one sentence.
+    """From now on, show errors that are not bugs in the code as the line of the cell and one sentence.
 
-    This is for errors in the code of the course. Errors in the reader's own code keep their whole traceback, and so do
-    all errors outside IPython. `%tb` shows the whole traceback of the last error.
+    This applies to errors that the code of the course raises. Errors in the reader's own code keep their whole
+    traceback, and so do all errors outside IPython. `%tb` shows the whole traceback of the last error.
     """
     shell = _shell()
     if shell is not None and not shell.custom_exceptions:  # the reader may have set some
@@ -28,7 +28,7 @@ def show_sentences() -> None:
 
 
 def _shell() -> Any:
-    """Return the IPython that runs this code, or None; it is not imported if it does not run."""
+    """Return the IPython shell that runs this code, or None; IPython is not imported for this."""
     return sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
 
 
@@ -46,7 +46,7 @@ def _show(
 def _up_to_the_reader(trace: TracebackType) -> TracebackType | None:
     """Return the part of a traceback that ends with the reader's own line; None if that line raised the error itself.
 
-    Libraries do not count: what is raised in them is an error of the code that called them.
+    Libraries do not count: an error raised in a library belongs to the code that called the library.
     """
     steps, step = [], trace
     while step is not None:

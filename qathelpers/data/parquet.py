@@ -1,8 +1,8 @@
 """Check how much memory the pages of a Parquet file would take, before pyarrow reads them.
 
-The columns of a Parquet file are stored in compressed pages. The footer of the file says how large they are, but a
-reader takes as much memory as the header of each page says, up to 2 GB, whatever the footer says. pyarrow neither shows
-these headers nor has a limit for them.
+The columns of a Parquet file are stored in compressed pages. The footer of the file states their sizes. A reader,
+however, allocates as much memory as the header of each page asks for, up to 2 GB, regardless of the footer. pyarrow
+neither exposes these headers nor limits the sizes in them.
 
 Reference: https://parquet.apache.org/docs/file-format/ and, for the encoding of the headers, the "compact protocol" of
 https://github.com/apache/thrift/blob/master/doc/specs/thrift-compact-protocol.md.
@@ -36,7 +36,7 @@ def check_footer(file: BinaryIO) -> None:
     file.seek(-8, os.SEEK_END)
     size = int.from_bytes(file.read(4), "little")
     if file.read(4) != MAGIC:
-        raise ValueError("it has no footer of a Parquet file")
+        raise ValueError("it has no Parquet footer")
     if size > MAX_FOOTER:
         raise ValueError(f"its footer has {size:,} bytes")
 

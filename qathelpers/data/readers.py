@@ -160,7 +160,7 @@ def _checked_rows(file: Path) -> Iterator[tuple[bytes, int]]:
             rows, size = table.metadata.num_rows, parquet.unpacked_size(content, table.metadata)
             if rows > MAX_IMAGES or size > MAX_UNPACKED:
                 raise CourseError(
-                    f"{file.name} has {rows:,} rows and {size:,} bytes, which CIFAR-10 has not: replace the copy."
+                    f"{file.name} has {rows:,} rows and {size:,} bytes, too many for CIFAR-10: replace the copy."
                 )
             for batch in table.iter_batches(ROWS_AT_ONCE, columns=["img.bytes", "label"]):
                 for row in batch.to_pylist():

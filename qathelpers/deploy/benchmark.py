@@ -51,7 +51,7 @@ void net_scores(const uint8_t *passes, float *scores)
     *scores = (float)sum;
 }
 """
-# One word at a time and three: which is faster depends on the processor's instructions.
+# Counting one or three words at a time: which is faster depends on the processor.
 PEAK_COUNTS = {1: "popcount(i ^ words[0][o], 0, 0)", 3: "popcount(i ^ words[0][o], ~i ^ words[1][o], ~i ^ words[2][o])"}
 PEAK_WORDS = 100_000 * 64  # per pass
 NO_COMPILER = "No C compiler is installed (cc, gcc or clang), so the C program is left out."
@@ -66,8 +66,8 @@ class Backend:
     Args:
         run: The function from uint8 images (batch, 3, 32, 32) to logits.
         net: The name of the net.
-        packed: The size of its weights in kB, packed.
-        loaded: The size of what the backend loads in kB.
+        packed: The size of its packed weights in kB.
+        loaded: The size in kB of what the backend loads.
         source: The file that it loads; for PyTorch, the name of the net and the architecture.
     """
 
@@ -153,8 +153,8 @@ def accuracies(dataset: Dataset, arch: str = "convnet") -> pd.Series:
 def memory(batch: int = 1, arch: str = "convnet") -> pd.Series:
     """Return how many MB of memory each backend needs to load its net and to run it, in one thread.
 
-    Each backend runs in a process of its own. Counted is what the process uses at most beyond what it used when it had
-    only imported the backend. The values are NaN if the operating system is not Linux.
+    Each backend runs in a process of its own. The result is the peak memory of this process, minus the memory that it
+    used after importing the backend. The values are NaN if the operating system is not Linux.
 
     Args:
         batch: The number of images per call.
@@ -187,7 +187,7 @@ def _rise(name: str, backend: Backend, batch: int) -> float:
 
 
 def verdict(table: pd.DataFrame) -> str:
-    """Say which backend of a table of `inference`, with the column `accuracy`, is the fastest, and at what price."""
+    """Say which backend of a table of `inference`, with the column `accuracy`, is the fastest, and what it costs."""
     table = table.sort_values("ms per image")
     first, batch, threads = table.index[0], table["batch"].iloc[0], table["threads"].max()
     accuracy = table["accuracy"]
@@ -224,7 +224,7 @@ def binary_peak(threads: int = 1, channels: int = 256, side: int = 32) -> float:
 
 
 def c_peak() -> float:
-    """Return the number of binary operations per second that a C program reaches that does nothing else.
+    """Return how many binary operations per second a C program reaches if it does nothing else.
 
     They are counted as in `binary_peak`. The program uses one thread.
 
@@ -246,8 +246,8 @@ def c_peak() -> float:
 def everything(dataset: Dataset, arch: str = "convnet") -> pd.DataFrame:
     """Print the tables of `inference` for batch sizes 1 and 64, on one thread and on all, with accuracy and memory.
 
-    Below them stands how close the W1A1 net comes to the peak of binary operations: that of one large binary
-    convolution in OpenVINO (`binary_peak`), or of a C loop (`c_peak`).
+    Below the tables, print how close the W1A1 net comes to the peak rate of binary operations, which is measured with
+    one large binary convolution in OpenVINO (`binary_peak`), and with a loop in C (`c_peak`).
 
     Returns:
         The rows of all tables.
@@ -301,7 +301,7 @@ def _sizes(net: nn.Module) -> dict[str, float]:
 
 @contextmanager
 def _refusable() -> Iterator[None]:
-    """Leave out a format that refuses the net, but not one whose file could not be written."""
+    """Skip a format that does not support the net, but raise the error if a file cannot be written."""
     try:
         yield
     except NotWritten:

@@ -22,7 +22,7 @@ IMAGES, SEED = 16, 0  # of the random batch on which logits are compared
 TOLERANCE = 1e-3  # of the spread of the logits over the batch
 ROUNDING = 1e-4  # of the largest logit
 MAX_ROUNDING = 1e-3  # the largest difference between fp32 and fp64 that is taken for a rounding error
-FEWEST = 2  # of the images have to agree in any case; the logits of a wrong conversion agree for none
+FEWEST = 2  # images that must agree in any case; a wrong conversion agrees for none
 GIVE_SHAPE = "pass the shape of your images as `shape`"
 METHODS = ("forward", "forward_impl", "inner_forward_impl", "_conv_forward")  # what a layer computes
 
@@ -276,7 +276,8 @@ def check(
     images have to agree. If too few agree, the logits are compared with those that the net computes in fp64, and the
     tolerance grows by ten times the difference between the net's own logits in fp32 and in fp64, by at most
     `MAX_ROUNDING`. In wide nets with 8-bit activations, more than half of the images may have such a sum. For each
-    image whose own logits differ in fp32 and in fp64, one image less has to agree, but at least `FEWEST` have to.
+    image whose logits from `net` differ between fp32 and fp64, the number of images that have to agree decreases by
+    one, down to `FEWEST`.
 
     Args:
         net: The net in eval mode, in fp32, on the CPU.
@@ -330,7 +331,7 @@ def activation_quantizers(net: nn.Module) -> list[nn.Module]:
 
 
 def _smallest(gaps: torch.Tensor, count: int) -> float:
-    """Return the largest of the `count` smallest gaps; NaN if there are any."""
+    """Return the largest of the `count` smallest gaps; NaN if any gap is NaN."""
     return float("nan") if gaps.isnan().any() else float(gaps.sort().values[count - 1])
 
 

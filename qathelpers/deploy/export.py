@@ -1,4 +1,4 @@
-"""Export a net to any format of the course: what `qat export` calls."""
+"""Export a net to any format of the course, as `qat export` does."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ class Format:
 
 
 FORMATS = {
-    "c": Format(".c", "cc -std=c99 -O3 -DNET_MAIN makes a program that reads raw images"),
+    "c": Format(".c", "any C99 program; cc -std=c99 -O3 -DNET_MAIN makes one that reads raw images"),
     "qcdq": Format(".onnx", "ONNX Runtime and other programs that read ONNX", ("floats", "batch", "fast")),
     "qonnx": Format(".onnx", "the package qonnx; with --floats also FINN and hls4ml", ("floats", "batch")),
     "int8": Format(".onnx", "ONNX Runtime, with 8-bit convolutions", ("floats",), needs_images=True),
@@ -61,7 +61,9 @@ def check(format: str, path: Path, **options: bool | int | None) -> None:
             raise CourseError(f"The format {format} has no option --{option}: leave it out, or choose {having}.")
     suffix = FORMATS[format].suffix
     if path.suffix != suffix:
-        raise CourseError(f"{path.name!r} does not end with {suffix}: files of the format {format} do.")
+        raise CourseError(
+            f"{path.name!r} does not end with {suffix}, as files of the format {format} do: add {suffix}."
+        )
     if format == "openvino" and not openvino_export.available():
         raise CourseError(openvino_export.MISSING)
     if suffix == ".onnx":
@@ -90,7 +92,7 @@ def export(
         floats: Whether the file takes normalized floats instead of bytes.
         fast: Whether the runtime may round more than the net does (`exact=False` of `openvino_export.save` and
             `onnx_export.export`).
-        batch: How many images an ONNX file takes, if not any number (`onnx_export.export`).
+        batch: How many images an ONNX file takes; None for the default of `onnx_export.export`.
         images: Returns uint8 training images, for the format "int8".
 
     Raises:

@@ -143,8 +143,9 @@ def run(path: str | Path, images: torch.Tensor, exact: bool = True) -> torch.Ten
         images: Images (n, channels, h, w) as the file takes them: uint8 from 0 to 255, or normalized floats if it was
             exported with preprocess=False. If the file was exported for a fixed number of images above 1, exactly so
             many.
-        exact: Whether ONNX Runtime makes basic optimizations only. With False, it makes all, which is faster. In a file
-            that was exported with exact=False, it then rounds activations that the net does not quantize.
+        exact: Whether ONNX Runtime applies basic optimizations only. With False, it applies all of them, which is
+            faster. In a file that was exported with exact=False, it then rounds activations that the net does not
+            quantize.
 
     Returns:
         Logits (n, classes), on the CPU.
@@ -240,7 +241,7 @@ def all_outputs(
         accepted = _accepted(images, is_bytes, sizes)
         try:
             values = loaded.run(names, {source.name: accepted})
-        except Exception as error:  # such as too little memory for what an operator of the file asks for
+        except Exception as error:  # for example, an operator of the file needs too much memory
             raise CourseError(f"ONNX Runtime cannot run the file ({_line(error)}): export the net again.") from error
         return {name: torch.from_numpy(value) for name, value in zip(names, values, strict=True)}
 

@@ -235,7 +235,7 @@ def _copy_pair(graph: Path, path: Path) -> None:
 
 
 def _complete(path: Path, is_marked: bool) -> None:
-    """Add to the graph at `path` the checksum of its weights and, if wanted, a mark that no step may use bf16."""
+    """Add the checksum of the weights to the graph at `path` and, if wanted, a mark that no step may use bf16."""
     tree = ElementTree.parse(path)  # noqa: S314, OpenVINO has just written it
     entries = tree.getroot().find("rt_info/qathelpers")
     ElementTree.SubElement(entries, SHA256, value=_sha256(path.with_suffix(".bin")))
@@ -245,7 +245,7 @@ def _complete(path: Path, is_marked: bool) -> None:
 
 
 def _mark_fp32(tree: ElementTree.ElementTree) -> None:
-    """Add to each step of a graph a mark that bf16 must not be used for it.
+    """Mark each step of a graph, so that OpenVINO does not compute it in bf16.
 
     OpenVINO writes this mark, the runtime attribute "precise", for steps whose precision must not be reduced. Its
     Python interface cannot set it.

@@ -1,7 +1,7 @@
 """A program for `benchmark.memory`: how much memory one backend adds to a process that has only imported it.
 
-It runs in a process of its own, imports nothing else than its backend, and prints megabytes. Arguments: the runtime,
-the file to load (for PyTorch, the net and the architecture), the precision, and the number of images per call.
+It runs in a process of its own, imports only its backend, and prints a number of megabytes. Arguments: the runtime, the
+file to load (for PyTorch, the net and the architecture), the precision, and the number of images per call.
 """
 
 import contextlib

@@ -42,8 +42,8 @@ FAILURES = 3  # a training is given up after this many workers have died during 
 PACKAGES = ("distributed", "cryptography")
 # No pages about the scheduler and its workers are served to the other users of the machine.
 NO_PAGES = {"distributed.scheduler.http.routes": [], "distributed.worker.http.routes": []}
-# Dask starts a killed worker again. It gives up a worker that is not back after this time, by default after 15 s, in
-# which a busy machine does not even import PyTorch.
+# Dask restarts a killed worker, and gives up if the worker is not back after this time. The default of 15 s is too
+# short for a busy machine, which needs longer to import PyTorch.
 SLOW_START = {"distributed.deploy.lost-worker-timeout": "60s"}
 PATIENCE = 300.0  # seconds without any worker, after which the sweep ends
 
@@ -123,8 +123,8 @@ def run(
 
     Raises:
         CourseError: If Dask is not installed, the scheduler does not answer, or a training would replace a run with
-            other settings. Nothing is trained then. Also if the scheduler or all workers are lost; finished epochs are
-            kept.
+            other settings. In these cases, nothing is trained. The error is also raised if the scheduler or all workers
+            are lost; finished epochs are then kept.
     """
     missing = [name for name in PACKAGES if not importlib.util.find_spec(name)]
     if missing:
@@ -235,7 +235,7 @@ def _client(workers: int, scheduler: str | None):
 
 
 def _without_http() -> tuple:
-    """Return plugins that close the HTTP ports of the scheduler and of each worker, also of one that is started again.
+    """Return plugins that close the HTTP ports of the scheduler and of each worker, including restarted workers.
 
     Dask opens these ports, without TLS, even if there are no pages to serve.
     """
@@ -276,7 +276,7 @@ def _watch(futures: dict, runs: dict[Job, Run], client, workers: int) -> list[Jo
             bar.n = sum(_epochs_done(run) for run in runs.values())
             bar.refresh()
             if client.cluster:
-                client.cluster.scale(workers)  # replaces workers that Dask has given up
+                client.cluster.scale(workers)  # replaces workers that Dask has given up on
             if client.scheduler_info()["workers"]:
                 last_seen = time.monotonic()
             elif time.monotonic() - last_seen > PATIENCE:

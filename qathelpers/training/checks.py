@@ -28,9 +28,9 @@ def check_training(net: nn.Module, dataset: Dataset, recipe: Recipe) -> list[str
 
     Raises:
         CourseError: If the data is not valid (`Dataset.check`), if the last batch of an epoch has one image, which
-            BatchNorm cannot be trained on, if the parameters of the net have another type than float32, if the net
-            cannot process images of this size and number of channels, if it has too few outputs or ends in a Softmax or
-            a Sigmoid, or if Muon would harm a net that `build` did not make.
+            BatchNorm cannot be trained on, if parameters of the net have a type other than float32, if the net cannot
+            process images of this size and number of channels, if it has too few outputs or ends in a Softmax or a
+            Sigmoid, or if Muon would harm a net that `build` did not make.
     """
     _check_parameters(net)
     has_batchnorm = any(isinstance(module, _BatchNorm) for module in net.modules())
@@ -46,9 +46,11 @@ def _check_parameters(net: nn.Module) -> None:
     name = spec_of(net).name
     for key, parameter in net.named_parameters():
         if parameter.is_inference():
-            raise CourseError(f"{name} was made in torch.inference_mode(), so it cannot be trained: build it outside.")
+            raise CourseError(
+                f"{name} was made in torch.inference_mode(), so it cannot be trained: build it outside that mode."
+            )
         if parameter.is_floating_point() and parameter.dtype != torch.float32:
-            raise CourseError(f"{key} of {name} is {parameter.dtype}, but is trained as float32: call net.float().")
+            raise CourseError(f"{key} of {name} is {parameter.dtype}, not float32: call net.float() before training.")
 
 
 def _check_logits(net: nn.Module, dataset: Dataset) -> None:
@@ -126,7 +128,7 @@ def _check_small_images(net: nn.Module, dataset: Dataset) -> None:
 def logits_for_two_images(
     net: nn.Module, images: torch.Tensor, sigmoids: list[torch.Tensor] | None = None
 ) -> torch.Tensor:
-    """Return the logits (2, outputs) for one image, doubled, or two.
+    """Return the logits (2, outputs) for two images, or for one image twice.
 
     A copy computes them, so that the net itself does not change. The outputs of Brevitas' QuantSigmoids, whose
     gradients do not tell what they are, are appended to `sigmoids`.
@@ -150,8 +152,8 @@ def logits_for_two_images(
             output = tried(pair)
     except RecursionError as error:
         raise CourseError(
-            f"{spec_of(net).name} cannot be copied, because its copy calls itself without end. Copies of Brevitas' "
-            "activation quantizers with an MSE or HQO search do so: choose quantizers with another scaling."
+            f"{spec_of(net).name} cannot be copied, because its copy calls itself endlessly. This happens with "
+            "Brevitas' activation quantizers that search scales with MSE or HQO: choose other quantizers."
         ) from error
     except Exception as error:  # a net of your own can raise anything
         raise_if_of_the_machine(error)

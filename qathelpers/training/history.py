@@ -231,7 +231,7 @@ def _parse_rows(file: BinaryIO) -> np.ndarray:
     version = np.lib.format.read_magic(file)
     header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, _, dtype = header(file)
-    if math.prod(shape) * dtype.itemsize > size:  # memory would be taken for what is not there
+    if math.prod(shape) * dtype.itemsize > size:  # NumPy would allocate memory for values that the file lacks
         raise ValueError(f"it has {size:,} bytes, too few for an array of the shape {shape}")
     file.seek(0)
     return np.lib.format.read_array(file, allow_pickle=False)  # np.load would accept archives, too

@@ -199,12 +199,12 @@ def train_step(
         images: Float32 (n, channels, h, w), as `Batches` yields them.
         labels: Int64 (n,).
         optimizers: The optimizers of `make_optimizers`.
-        recipe: Its label smoothing is used.
+        recipe: Only its label smoothing is used.
         precision: "bf16", "fp16" or "fp32"; by default bf16 where the device is fast at it, else fp32.
 
     Returns:
-        The logits (n, classes) for this batch from before the update. If a gradient in fp16 is NaN or infinite, all
-        logits are NaN.
+        The logits (n, classes) for this batch, computed before the update. If a gradient in fp16 is NaN or infinite,
+        all logits are NaN.
     """
     if precision is None:  # `fit` gives it, and images in the fastest memory format
         precision = hardware.precision(images.device)

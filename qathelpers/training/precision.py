@@ -10,8 +10,9 @@ from ..data.dataset import Dataset
 from .checks import logits_for_two_images
 
 LARGE = 30_000_000  # MACs per image; convnet has 15 million, sharpnet has 49 million
-# Gradients of the mean loss are so small that many of them would become 0 in fp16. In batches of 256, this scale gives
-# those of the sum of the losses, which are as far from the largest number of fp16 as from the smallest one.
+# Gradients of the mean loss are so small that many of them would become 0 in fp16. For batches of 256, this scale turns
+# them into the gradients of the summed loss. On a logarithmic scale, these lie midway between the smallest and the
+# largest number of fp16.
 LOSS_SCALE = 256
 
 
@@ -21,7 +22,7 @@ def precision(net: nn.Module, dataset: Dataset, device: torch.device) -> str:
     On GPUs with fp16 but without bf16, this depends on the number of MACs per image.
 
     Raises:
-        CourseError: If this number matters, and the net cannot process the images of `dataset`.
+        CourseError: If the number of MACs is needed, and the net cannot process the images of `dataset`.
     """
     small, large = (hardware.precision(device, is_large) for is_large in (False, True))
     if small == large:
@@ -34,7 +35,8 @@ def precision(net: nn.Module, dataset: Dataset, device: torch.device) -> str:
 def unscale_gradients(net: nn.Module) -> torch.Tensor:
     """Divide the gradients of `net` by `LOSS_SCALE`; return whether one of them is NaN or infinite.
 
-    The answer stays on the device, because a GPU would otherwise have to finish the step first.
+    The result stays on the device. If it were read here, the CPU would have to wait until the GPU has finished the
+    step.
     """
     gradients = [parameter.grad for parameter in net.parameters() if parameter.grad is not None]
     found, factor = (torch.full((1,), value, device=gradients[0].device) for value in (0.0, 1 / LOSS_SCALE))

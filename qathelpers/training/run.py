@@ -329,7 +329,7 @@ class Run:
             return None
         before, now = config.get("precision"), self.config["precision"]
         if before not in (None, now):
-            print(f"{self.resume_path} is from a training in {before}; it continues in {now}.")
+            print(f"{self.resume_path} is from a training in {before}; the training continues in {now}.")
         return resume
 
     def save_epoch(self, history: History, net: nn.Module, optimizers: list[torch.optim.Optimizer]) -> None:

@@ -54,7 +54,7 @@ def is_number(value: object) -> bool:
 
 
 def _is_text(value: object) -> bool:
-    # JSON can hold halves of characters, which no file or terminal can.
+    # JSON can contain halves of characters (lone surrogates), which cannot be written to a file or a terminal.
     return isinstance(value, str) and len(value) <= MAX_TEXT and not HALF_A_CHARACTER.search(value)
 
 
