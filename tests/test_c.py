@@ -1,3 +1,4 @@
+import os
 import re
 import shutil
 import subprocess
@@ -252,6 +253,25 @@ def test_without_a_compiler_the_file_is_written_and_cannot_be_run(monkeypatch, t
     assert "net_scores" in path.read_text(encoding="utf-8")
     with pytest.raises(CourseError, match="compiler"):
         c.run_c(path, noise(1))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a shell script stands for the command")
+def test_a_command_that_only_says_how_to_install_a_compiler_is_none(monkeypatch, tmp_path):
+    for name in c.COMPILERS:
+        (tmp_path / name).write_text("#!/bin/sh\necho no developer tools were found >&2\nexit 1\n", encoding="utf-8")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert c.compiler() is None
+
+
+@needs_compiler
+def test_a_library_is_found_by_its_name_in_the_working_directory(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    c.export_c(trained("XnorNN", "lenet"), "net.c")
+    run = c.load_library(c.build_library("net.c", "net.so"))
+    assert run(noise(2)).shape == (2, 10)
+    with pytest.raises(CourseError, match="other"):
+        c.load_library("other.so")
 
 
 @needs_compiler

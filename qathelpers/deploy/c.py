@@ -102,7 +102,15 @@ def export_c(net: nn.Module, path: str | Path, name: str = "net", classes: Seque
 
 def compiler() -> str | None:
     """Return the path of a C compiler that is installed, or None."""
-    return next((found for name in COMPILERS if (found := shutil.which(name))), None)
+    return next((found for name in COMPILERS if (found := shutil.which(name)) and _runs(found)), None)
+
+
+def _runs(command: str) -> bool:
+    """Return whether a compiler can be run: on a Mac without developer tools, cc only says how to install them."""
+    try:
+        return subprocess.run([command, "--version"], capture_output=True).returncode == 0  # noqa: S603
+    except OSError:
+        return False
 
 
 def run_c(
@@ -173,15 +181,21 @@ def load_library(
         name: The `name` that the C file was written with.
         classes: The number of scores per image.
         shape: The shape of one image (channels, height, width); images of another shape raise a CourseError.
+
+    Raises:
+        CourseError: If there is no such library.
     """
-    compute = getattr(ctypes.CDLL(str(library)), f"{name}_scores")
+    library = as_path("library", library)
+    check_readable(library, "a library", "compile one with build_library first")
+    # The system would look for a name without a folder among its own libraries.
+    compute = getattr(ctypes.CDLL(str(library.absolute())), f"{name}_scores")
     compute.argtypes, compute.restype = (ctypes.c_void_p, ctypes.c_void_p), None
 
     def run(images: torch.Tensor) -> torch.Tensor:
         _check_bytes(images)
         if tuple(images.shape[1:]) != shape:  # the program would read beyond the image
             raise CourseError(f"The program takes images of the shape {shape}, but these have {tuple(images.shape)}.")
-        images, scores = images.contiguous(), torch.empty(len(images), classes)
+        images, scores = images.cpu().contiguous(), torch.empty(len(images), classes)
         for i in range(len(images)):
             compute(images[i].data_ptr(), scores[i].data_ptr())
         return scores
