@@ -64,6 +64,13 @@ def test_a_net_whose_parameters_cannot_be_trained_is_refused(tiny, tmp_path, cha
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_a_net_that_cannot_be_copied_is_refused_with_a_sentence(tiny):
+    net = nn.Sequential(nn.Flatten(), nn.utils.weight_norm(nn.Linear(3072, 10)))
+    with pytest.raises(CourseError, match="Sequential"):
+        fit(net, tiny.take(60, 60), 1, recipe=ADAM, device="cpu", **QUIET)
+
+
 def test_a_net_made_in_inference_mode_is_refused(tiny):
     with torch.inference_mode():
         net = build("PytorchNN", "lenet")

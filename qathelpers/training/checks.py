@@ -142,11 +142,11 @@ def logits_for_two_images(
         raise CourseError(f"{spec_of(net).name} has no parameters that can be trained: add layers, or unfreeze some.")
     device = parameter.device
     pair = normalize(images.expand(2, -1, -1, -1).to(device)).contiguous(memory_format=memory_format(net, device))
-    tried = copy.deepcopy(net).train()
-    for module in tried.modules():
-        if sigmoids is not None and isinstance(module, qnn.QuantSigmoid):
-            module.register_forward_hook(lambda _module, _inputs, output: sigmoids.append(as_logits(output)))
     try:
+        tried = copy.deepcopy(net).train()
+        for module in tried.modules():
+            if sigmoids is not None and isinstance(module, qnn.QuantSigmoid):
+                module.register_forward_hook(lambda _module, _inputs, output: sigmoids.append(as_logits(output)))
         drawing = torch.random.fork_rng([device] if device.type == "cuda" else [])  # dropout draws random numbers
         with drawing, torch.enable_grad():  # so that the logits know from which operation they come
             output = tried(pair)
