@@ -1,15 +1,16 @@
 """Processes of their own for tests, forked from one that has imported the course.
 
-Importing PyTorch takes several seconds, and a fork takes some milliseconds. Windows cannot fork; processes are spawned
-there.
+Importing PyTorch takes several seconds, and a fork takes some milliseconds. Elsewhere than on Linux, processes are
+spawned: Windows cannot fork, and libraries of macOS can crash in a forked process.
 """
 
 import multiprocessing
 import os
+import sys
 
 from torch.multiprocessing import ProcessContext, start_processes
 
-METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+METHOD = "forkserver" if sys.platform == "linux" else "spawn"
 if METHOD == "forkserver":
     multiprocessing.set_forkserver_preload(["qathelpers"])
 

@@ -30,13 +30,15 @@ def plain(lines):
 
 
 @pytest.fixture
-def run(monkeypatch):
+def run(monkeypatch, tmp_path):
     """Return a function that runs a cell, and returns the class and the text of what it shows of an error."""
     InteractiveShell.clear_instance()
     shell, shown = InteractiveShell.instance(), []
     monkeypatch.setattr(shell, "_showtraceback", lambda kind, error, lines: shown.append((kind, plain(lines))))
-    course = {"__name__": "qathelpers.x"}
-    exec(compile(COURSE, "qathelpers/x.py", "exec"), course)  # noqa: S102
+    course, file = {"__name__": "qathelpers.x"}, tmp_path / "qathelpers" / "x.py"
+    file.parent.mkdir()
+    file.write_text(COURSE, encoding="utf-8")  # a traceback shows its lines
+    exec(compile(COURSE, file, "exec"), course)  # noqa: S102
     shell.push({name: course[name] for name in ("load", "read", "call")} | {"CourseError": errors.CourseError})
     tracebacks.show_sentences()
 
@@ -58,7 +60,7 @@ SENTENCES = {
     "load(RuntimeError('DefaultCPUAllocator: can\\'t allocate memory'))": "memory",
     "load(OSError(28, 'No space left on device', '/x/y'))": "/x/y",
     "load(UnicodeEncodeError('ascii', 'L\\u00e4ufe', 1, 2, 'no'))": "PYTHONUTF8",
-    "read('/nowhere/x')": "/nowhere/x",
+    "read('no such file')": "no such file",
 }
 
 
