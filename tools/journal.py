@@ -18,16 +18,19 @@ def replaced_together(paths: Sequence[Path], journal: Path) -> Iterator[None]:
     """Let the body of the `with` statement replace `paths`: all of them, or, if it fails, none.
 
     While the body runs, the old content is kept in the file `journal`. If the process is killed, the journal stays, and
-    `undo` restores what was there.
+    `undo` restores what was there. Call `undo` first.
 
     Args:
         paths: The files, in the folder of the journal or in folders inside it. They need not exist.
         journal: The file for the old content.
 
     Raises:
-        CourseError: If the journal cannot be written, or if another process is replacing files.
+        CourseError: If the journal cannot be written, or if another process is replacing files, or was killed while it
+            did so.
     """
     with _locked(journal):
+        if journal.exists():  # a new one would keep the files that the killed process left half-replaced
+            raise CourseError(f"Replacing files was interrupted, and {journal} has their old content: try again.")
         for path in (*paths, journal):
             remove_leftovers(path)
         write_atomically(journal, lambda file: _keep(paths, journal.parent, file))

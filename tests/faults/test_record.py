@@ -10,6 +10,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
+from qathelpers.common.errors import CourseError
 from qathelpers.results import recorded
 from qathelpers.training import History, checkpoint
 from tools import record as tool
@@ -174,6 +175,9 @@ def test_files_that_a_killed_process_has_replaced_get_their_old_content(tmp_path
             path.with_name(f".{path.name}.12345678").write_bytes(b"half")  # as a kill leaves it
     assert tool.journal.undo(journal) == [] and new.read_bytes() == b"2"
     journal.write_bytes(kept)  # as if the process had been killed before it removed the journal
+    with pytest.raises(CourseError, match="undo"), tool.journal.replaced_together([old, new], journal):
+        pass
+    assert journal.read_bytes() == kept
     assert set(tool.journal.undo(journal)) == {old, new}
     assert contents(tmp_path) == {"a/old": b"1"}
 
