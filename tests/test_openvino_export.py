@@ -375,12 +375,13 @@ def test_a_saved_pair_is_loaded_and_other_pairs_are_refused(tmp_path):
 def test_a_file_that_need_not_be_exact_leaves_the_precision_to_openvino(tmp_path):
     import openvino
 
-    def precision(exact):
+    def precisions(exact):
         path, _ = openvino_export.save(nets.build("Int8NN", "convnet"), tmp_path / "net.xml", exact=exact)
         steps = openvino.Core().compile_model(path, "CPU").get_runtime_model().get_ops()
-        return {step.get_rt_info()["runtimePrecision"].astype(str) for step in steps} & {"u8", "bf16"}
+        return [step.get_rt_info()["runtimePrecision"].astype(str) for step in steps]
 
-    assert precision(exact=False) and not precision(exact=True) - {"u8"}  # the images are bytes
+    exact, fast = precisions(exact=True), precisions(exact=False)
+    assert "bf16" not in exact and fast.count("u8") > exact.count("u8")  # in both, the images are bytes
 
 
 @needs_openvino

@@ -73,10 +73,13 @@ def openvino(source: str, precision: str, batch: int) -> Callable[[], Run]:
     return load
 
 
-def status(name: str) -> int:
-    """Return a line of /proc/self/status in kB: VmRSS is the memory in use, VmHWM the largest one so far."""
-    text = Path("/proc/self/status").read_text(encoding="ascii")
-    return int(text.partition(f"{name}:")[2].split()[0])
+def status(name: str) -> float:
+    """Return a line of /proc/self/status in kB: VmRSS is the memory in use, VmHWM the largest one so far.
+
+    NaN if there is no such line, as in some containers.
+    """
+    text = Path("/proc/self/status").read_text(encoding="utf-8")
+    return float((text.partition(f"{name}:")[2].split() or ["nan"])[0])
 
 
 def main(runtime: str, source: str, precision: str, batch: str) -> None:
