@@ -1,3 +1,4 @@
+import shutil
 import sys
 
 import pandas as pd
@@ -34,6 +35,13 @@ def test_every_backend_is_timed():
 def test_without_a_compiler_the_c_program_is_left_out(monkeypatch):
     monkeypatch.setattr(c, "compiler", lambda: None)
     assert not benchmark.inference(arch="lenet", repeats=1).index.str.startswith("C ").any()
+
+
+@pytest.mark.skipif(not shutil.which("false"), reason="needs a command that always fails")
+def test_a_compiler_that_fails_leaves_the_c_program_out_with_a_warning(monkeypatch, tmp_path):
+    monkeypatch.setattr(c, "compiler", lambda: shutil.which("false"))
+    with pytest.warns(UserWarning, match="C program"):
+        assert benchmark._library(recorded_net("BinaryNN", "lenet"), tmp_path) is None
 
 
 @needs_deploy

@@ -272,6 +272,8 @@ def test_a_library_is_found_by_its_name_in_the_working_directory(monkeypatch, tm
     assert run(noise(2)).shape == (2, 10)
     with pytest.raises(CourseError, match="other"):
         c.load_library("other.so")
+    with pytest.raises(CourseError, match=r"net\.so"):
+        c.load_library("net.so", "another")
 
 
 @needs_compiler

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -85,8 +86,8 @@ def inference(batch: int = 1, threads: int = 1, arch: str = "convnet", repeats: 
     bits by ONNX Runtime itself (`int8_export`), and the trained 8-bit net as a QCDQ file. OpenVINO runs the float net,
     the 8-bit net and the W1A1 net. Where the processor is fast at bf16, PyTorch and OpenVINO also run the float net in
     bf16, which is OpenVINO's default there. If a C compiler is installed, the C program of the W1A1 net (`export_c`)
-    runs, too, in one thread. The backends take turns in one process. All of them get images as bytes, so every time
-    includes the normalization.
+    runs, too, in one thread; a warning says if it cannot be compiled or loaded. The backends take turns in one process.
+    All of them get images as bytes, so every time includes the normalization.
 
     Args:
         batch: The number of images per call.
@@ -376,10 +377,24 @@ def _backends(arch: str, batch: int, threads: int, folder: Path, calibration: to
         for precision in ("f32", None) if title == "fp32" and has_bf16 else ("f32",):
             run = openvino_export.compiled(net, batch, threads, preprocess=True, precision=precision)
             add(f"OpenVINO {title if precision else 'bf16'}", run, title, size, str(paths[0]))
-    if c.compiler():
-        library = c.build_library(c.export_c(nets["W1A1"], folder / "net.c"), folder / "net.so")
+    if library := _library(nets["W1A1"], folder):
         add("C W1A1", c.load_library(library), "W1A1", _file_kilobytes([library]), str(library))
     return backends
+
+
+def _library(net: nn.Module, folder: Path) -> Path | None:
+    """Return the C program of `net` as a library; None without a compiler, and with a warning if it cannot be used."""
+    if c.compiler() is None:
+        return None
+    try:
+        library = c.build_library(c.export_c(net, folder / "net.c"), folder / "net.so")
+        c.load_library(library)
+    except NotWritten:
+        raise
+    except CourseError as error:  # the compiler may make programs for another system, for example
+        warnings.warn(f"The C program is left out. {error}", stacklevel=2)
+        return None
+    return library
 
 
 def _folder() -> tempfile.TemporaryDirectory:

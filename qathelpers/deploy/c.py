@@ -183,12 +183,15 @@ def load_library(
         shape: The shape of one image (channels, height, width); images of another shape raise a CourseError.
 
     Raises:
-        CourseError: If there is no such library.
+        CourseError: If there is no such library, or if it is for another system or has no such function.
     """
     library = as_path("library", library)
     check_readable(library, "a library", "compile one with build_library first")
     # The system would look for a name without a folder among its own libraries.
-    compute = getattr(ctypes.CDLL(str(library.absolute())), f"{name}_scores")
+    try:
+        compute = getattr(ctypes.CDLL(str(library.absolute())), f"{name}_scores")
+    except (OSError, AttributeError) as error:
+        raise CourseError(f"{library} cannot be used ({error}): compile it again with build_library.") from error
     compute.argtypes, compute.restype = (ctypes.c_void_p, ctypes.c_void_p), None
 
     def run(images: torch.Tensor) -> torch.Tensor:
