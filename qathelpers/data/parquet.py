@@ -63,6 +63,8 @@ def _pages(file: BinaryIO, chunk: pyarrow.parquet.ColumnChunkMetaData) -> Iterat
     if chunk.dictionary_page_offset:
         position = min(position, chunk.dictionary_page_offset)
     end = position + chunk.total_compressed_size
+    if not 0 <= position <= end <= file.seek(0, os.SEEK_END):
+        raise ValueError("its pages are not in the file")
     while position < end:
         file.seek(position)
         header = file.read(MAX_HEADER)

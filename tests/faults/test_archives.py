@@ -74,6 +74,8 @@ def test_the_size_of_the_pages_is_what_the_table_unpacks_to(options):
     assert parquet.unpacked_size(content, metadata) == pytest.approx(5_000_000, rel=0.01)
     with pytest.raises(ValueError):
         parquet.unpacked_size(io.BytesIO(bytes(10_000_000)), metadata)
+    with pytest.raises(ValueError, match="not in the file"):
+        parquet.unpacked_size(io.BytesIO(content.getvalue()[:1000]), metadata)
 
 
 def test_a_table_with_too_many_rows_is_refused_before_it_is_read(tmp_path, monkeypatch):
