@@ -24,7 +24,7 @@ from pathlib import Path
 import torch
 
 from ..common import settings
-from ..common.errors import CourseError
+from ..common.errors import CourseError, raise_if_of_the_machine
 from ..common.files import not_written
 from ..common.progress import progress
 from ..data.cifar10 import load
@@ -149,6 +149,8 @@ def run(
         try:
             return _watch(futures, waiting, client, workers)
         except (CancelledError, OSError) as error:
+            if not isinstance(error, ConnectionError):
+                raise_if_of_the_machine(error)  # a full disk, for example; Dask's own errors have no number
             raise CourseError(
                 "The connection to the Dask scheduler was lost: start the scheduler again, and repeat the command. "
                 "Finished epochs are kept."
