@@ -163,7 +163,8 @@ def install(root: Path, extras: list[str], choice: str, found: dict) -> str | No
 def old_place(root: Path) -> Path | None:
     """Return the folder whose code the environment runs, if it is not the one that the environment is in; else None."""
     environment = (root / ".venv").resolve()  # a link shares the environment of another checkout
-    for note in environment.glob("[Ll]ib/**/site-packages/qathelpers-*.dist-info/direct_url.json"):
+    folders = [*environment.glob("lib/*/site-packages"), environment / "Lib" / "site-packages"]  # the latter on Windows
+    for note in (note for folder in folders for note in folder.glob("qathelpers-*.dist-info/direct_url.json")):
         address = urlsplit(json.loads(note.read_text(encoding="utf-8"))["url"]).path
         # Except on Windows, names are bytes, which the locale may not be able to show.
         name = url2pathname(address) if os.name == "nt" else os.fsdecode(unquote_to_bytes(address))
