@@ -99,6 +99,11 @@ def test_the_c_loop_has_a_peak():
     assert 1e9 < benchmark.c_peak() < 1e15
 
 
+def test_too_few_test_images_are_named(tiny):
+    with pytest.raises(CourseError, match=r"100 .*\b99\b"):
+        benchmark.accuracies(tiny.take(test=99), "lenet")
+
+
 def test_missing_packages_are_refused(monkeypatch):
     monkeypatch.setattr(openvino_export, "available", lambda: False)
     with pytest.raises(CourseError, match="pip install"):

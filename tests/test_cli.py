@@ -7,7 +7,7 @@ from qathelpers.__main__ import EPOCHS, main
 from qathelpers.common import hardware
 from qathelpers.common.errors import CourseError
 from qathelpers.data import normalize
-from qathelpers.deploy import c, onnx_export, openvino_export
+from qathelpers.deploy import c, export, onnx_export, openvino_export
 from qathelpers.nets import ARCHITECTURES
 from qathelpers.results import recorded_net
 from qathelpers.training import History, checkpoint, predict
@@ -122,6 +122,10 @@ def test_run_knows_an_epoch_count_for_every_architecture():
 def test_the_commands_for_maintainers_are_not_here(call):
     for command in ("notebooks", "badges", "record"):
         assert "No such command" in call(command).output
+
+
+def test_export_has_an_option_for_each_format():
+    assert set(cli.EXPORT_FORMATS) == set(export.FORMATS)
 
 
 needs_deploy = pytest.mark.skipif(bool(onnx_export.missing()), reason="needs pip install -e '.[deploy]'")

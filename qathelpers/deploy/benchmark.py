@@ -137,9 +137,17 @@ def accuracies(dataset: Dataset, arch: str = "convnet") -> pd.Series:
     """Return the test accuracy (0 to 1) of the recorded nets in each backend; NaN where no net is recorded.
 
     Exported nets have a fixed batch size of 100, so the last `len(test_images) % 100` test images are not used.
+
+    Raises:
+        CourseError: If there are fewer than 100 test images, or if the extra packages are not installed.
     """
     images, labels = dataset.test_images, dataset.test_labels
     count = len(labels) // TEST_BATCH * TEST_BATCH
+    if not count:
+        raise CourseError(
+            f"Accuracies need at least {TEST_BATCH} test images, but there are {len(labels)}: pass more, or unset "
+            "QAT_MAX_IMAGES."
+        )
     correct = {}
     with _folder() as folder:
         calibration = dataset.train_images[:CALIBRATION]

@@ -23,20 +23,18 @@ class Format:
         suffix: What the names of its files end with.
         runs_in: The programs that run it, for the user.
         options: The options that can be chosen for it.
-        needs_images: Whether the export needs training images.
     """
 
     suffix: str
     runs_in: str
     options: tuple[str, ...] = ()
-    needs_images: bool = False
 
 
 FORMATS = {
     "c": Format(".c", "any C99 program; cc -std=c99 -O3 -DNET_MAIN makes one that reads raw images"),
     "qcdq": Format(".onnx", "ONNX Runtime and other programs that read ONNX", ("floats", "batch", "fast")),
     "qonnx": Format(".onnx", "the package qonnx; with --floats also FINN and hls4ml", ("floats", "batch")),
-    "int8": Format(".onnx", "ONNX Runtime, with 8-bit convolutions", ("floats",), needs_images=True),
+    "int8": Format(".onnx", "ONNX Runtime, with 8-bit convolutions", ("floats",)),
     "openvino": Format(".xml", "OpenVINO; copy the .bin file beside it, too", ("floats", "fast")),
 }
 

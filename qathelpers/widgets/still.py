@@ -8,7 +8,6 @@ from PIL import Image
 
 from ..analysis.figure import Figure
 
-INCH = 100  # pixels that one inch of a widget's pictures takes on the screen
 LINE = 0.24  # inches
 WIDTH = 9.0  # inches
 
