@@ -12,6 +12,7 @@ from ...training.evaluation import memory_format
 from ...training.history import History
 from ...training.loop import BATCHNORM_BATCHES, train_step
 from ...training.optimizers import make_optimizers
+from ...training.precision import precision
 from .settings import Settings
 
 FEW, MORE = 16, 64  # images per measured step: two sizes separate the time per step from the time per image
@@ -64,17 +65,18 @@ def _measure(dataset: Dataset, settings: Settings) -> tuple[float, float]:
     device = hardware.best_device()
     with torch.random.fork_rng([device] if device.type == "cuda" else []):  # dropout draws random numbers
         net = settings.build(dataset)
-        layout = memory_format(net, device)
+        kind = precision(net, dataset, device)
+        layout = memory_format(net, device, kind)
         hardware.move(net, device, layout)
         recipe = spec_of(net).recipe
         optimizers = make_optimizers(net, recipe)
         net.train()
 
         def step(count: int) -> float:
-            images = normalize(dataset.train_images[:count].to(device))
+            images = normalize(dataset.train_images[:count].to(device)).contiguous(memory_format=layout)
             labels = dataset.train_labels[:count].to(device)
             start = time.perf_counter()
-            train_step(net, images, labels, optimizers, recipe)
+            train_step(net, images, labels, optimizers, recipe, kind)
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
             return time.perf_counter() - start
