@@ -309,6 +309,7 @@ EXPORT_FORMATS = ("c", "qcdq", "qonnx", "int8", "openvino")
     type=click.IntRange(1),
     help="The number of images that an ONNX file takes. Default: any number (qcdq), one (qonnx).",
 )
+@click.option("--overwrite", is_flag=True, help="Replace a file that exists.")
 @click.pass_context
 def export_command(
     context: click.Context,
@@ -320,6 +321,7 @@ def export_command(
     floats: bool,
     fast: bool,
     batch: int | None,
+    overwrite: bool,
 ) -> None:
     """Export a trained net to a file for another program.
 
@@ -334,8 +336,12 @@ def export_command(
         if is_file and context.get_parameter_source(option) is not click.core.ParameterSource.DEFAULT:
             raise CourseError(f"{net} is a file with a single net: leave out --{option}.")
     kind = export.FORMATS[format]
-    path = out or Path((Path(net).stem if is_file else f"{run_name(net, seed)}-{arch}") + kind.suffix)
+    name = Path(net).stem if is_file else f"{run_name(net, seed)}-{arch}"
+    path = out or Path(f"{name}-{format}.onnx" if kind.suffix == ".onnx" else name + kind.suffix)
     export.check(format, path, floats=floats, fast=fast, batch=batch)
+    for file in (path, path.with_suffix(".bin")) if format == "openvino" else (path,):
+        if file.exists() and not overwrite:
+            raise CourseError(f"{file} exists already: name another file with -o, or replace it with --overwrite.")
     config = checkpoint.read_config(net) if is_file else {"data": "cifar10"}
     exported = checkpoint.load(net) if is_file else recorded_net(net, arch, seed=seed)
 

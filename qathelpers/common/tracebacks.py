@@ -36,11 +36,19 @@ def _show(
     shell: Any, kind: type, error: BaseException, trace: TracebackType, tb_offset: int | None = None
 ) -> list[str] | None:
     text, kept = sentence(error), _up_to_the_reader(trace)
-    if text is None or kept is None:
+    if text is None or kept is None or _is_a_mistake_of_the_reader(error.__cause__):
         shell.showtraceback((kind, error, trace), tb_offset=tb_offset)
         return
     shell.showtraceback((CourseError, CourseError(text), kept), tb_offset=tb_offset)
     sys.last_type, sys.last_value, sys.last_traceback = kind, error, trace  # for %tb and %debug
+
+
+def _is_a_mistake_of_the_reader(cause: BaseException | None) -> bool:
+    """Return whether an error is from the reader's own code that the course has called, such as the forward of a net.
+
+    Only its whole traceback says in which line.
+    """
+    return cause is not None and cause.__traceback__ is not None and _up_to_the_reader(cause.__traceback__) is None
 
 
 def _up_to_the_reader(trace: TracebackType) -> TracebackType | None:

@@ -163,8 +163,7 @@ def memory(batch: int = 1, arch: str = "convnet") -> pd.Series:
     """Return how many MB of memory each backend needs to load its net and to run it, in one thread.
 
     Each backend runs in a process of its own. The result is the peak memory of this process, minus the memory that it
-    used after importing the backend. The values are NaN if the operating system is not
-    Linux, or does not report memory.
+    used after importing the backend. The values are NaN if the operating system is not Linux, or does not report it.
 
     Args:
         batch: The number of images per call.

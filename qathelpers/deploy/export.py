@@ -31,7 +31,7 @@ class Format:
 
 
 FORMATS = {
-    "c": Format(".c", "any C99 program; cc -std=c99 -O3 -DNET_MAIN makes one that reads raw images"),
+    "c": Format(".c", "any C99 program; cc -std=c99 -O3 -DNET_MAIN makes one that reads raw images from its input"),
     "qcdq": Format(".onnx", "ONNX Runtime and other programs that read ONNX", ("floats", "batch", "fast")),
     "qonnx": Format(".onnx", "the package qonnx; with --floats also FINN and hls4ml", ("floats", "batch")),
     "int8": Format(".onnx", "ONNX Runtime, with 8-bit convolutions", ("floats",)),

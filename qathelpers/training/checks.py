@@ -152,8 +152,8 @@ def logits_for_two_images(
             output = tried(pair)
     except RecursionError as error:
         raise CourseError(
-            f"{spec_of(net).name} cannot be copied, because its copy calls itself endlessly. This happens with "
-            "Brevitas' activation quantizers that search scales with MSE or HQO: choose other quantizers."
+            f"{spec_of(net).name} calls itself endlessly: look for the cause in its forward. If it has Brevitas' "
+            "activation quantizers that search scales with MSE or HQO, choose others: their copies do the same."
         ) from error
     except Exception as error:  # a net of your own can raise anything
         raise_if_of_the_machine(error)
