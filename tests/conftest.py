@@ -1,6 +1,7 @@
 """Each test starts without the user's settings and with its own folders for the cache and for runs."""
 
 import os
+import shutil
 from collections import Counter
 
 import pytest
@@ -33,6 +34,7 @@ def pytest_terminal_summary(terminalreporter):
         terminalreporter.write_line(f"random inputs tried (seed {SEED}): {counts}")
 
 
+OFFLINE = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update")
 SETTINGS = {name: value for name, value in os.environ.items() if name.startswith("QAT_")}
 
 
@@ -90,3 +92,16 @@ def registered(monkeypatch):
     monkeypatch.setitem(nets.SCHEMES, "MyNN", MINE)
     monkeypatch.setitem(nets.SCHEMES, "alias", nets.Scheme("Named otherwise", "W1.58A32", TERNARY, None, TERNARY))
     monkeypatch.setitem(nets.ARCHITECTURES, "own", nets.Architecture(OwnNet))
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """One Chromium for all tests of a process: Playwright can be started only once in it."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="needs `pip install playwright`")
+    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if chromium is None:
+        pytest.skip("needs Chromium, such as Debian's package of that name")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=OFFLINE)
+        yield browser
+        browser.close()

@@ -1,6 +1,5 @@
 import io
 import json
-import shutil
 import socket
 import threading
 import urllib.request
@@ -19,25 +18,12 @@ from qathelpers.training import predict
 needs_compiler = pytest.mark.skipif(
     bool(demo.missing()), reason=f"needs a compiler for WebAssembly: {', '.join(demo.missing())}"
 )
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-OFFLINE = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update")
 
 
 @pytest.fixture(scope="module")
 def path(tmp_path_factory):
     """The page, built once."""
     return demo.build(tmp_path_factory.mktemp("demo") / "index.html")
-
-
-@pytest.fixture(scope="module")
-def browser():
-    sync_api = pytest.importorskip("playwright.sync_api", reason="needs pip install -e '.[browser]'")
-    if CHROMIUM is None:
-        pytest.skip("needs Chromium, such as Debian's package of that name")
-    with sync_api.sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path=CHROMIUM, args=OFFLINE)
-        yield found
-        found.close()
 
 
 @pytest.fixture

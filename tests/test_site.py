@@ -6,7 +6,6 @@ import html.parser
 import http.server
 import importlib.util
 import re
-import shutil
 import threading
 from pathlib import Path
 from urllib.parse import unquote, urljoin, urlsplit
@@ -17,7 +16,6 @@ import pytest
 from tools import site
 
 ROOT = Path(__file__).parent.parent
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 PNG = base64.encodebytes(
     b"\x89PNG a picture that is long enough for two lines of base64, which are at most 76 characters"
 )
@@ -116,15 +114,12 @@ def test_no_link_of_the_site_is_broken_and_no_picture_is_silent(built):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium, such as Debian's package of that name")
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_a_browser_finds_no_error_and_asks_no_other_server(built, scheme):
-    sync_api = pytest.importorskip("playwright.sync_api", reason="needs `pip install playwright`")
+def test_a_browser_finds_no_error_and_asks_no_other_server(built, scheme, browser):
     handler = functools.partial(Quiet, directory=str(built))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server, sync_api.sync_playwright() as playwright:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         address = f"http://127.0.0.1:{server.server_port}/"
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
         page = browser.new_page(color_scheme=scheme)
         errors, requests = [], []
         page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
@@ -140,7 +135,7 @@ def test_a_browser_finds_no_error_and_asks_no_other_server(built, scheme):
         page.wait_for_selector("ul.search li a", timeout=20_000)
         page.goto(urljoin(address, "notebooks/03_binary_net.html"))
         assert page.locator("math").count() > 0 and page.locator("img.figure").count() > 0
-        browser.close()
+        page.close()
         server.shutdown()
     assert errors == []
     assert not [url for url in requests if not url.startswith((address, "data:"))]

@@ -76,9 +76,10 @@ def openvino(source: str, precision: str, batch: int) -> Callable[[], Run]:
 def status(name: str) -> float:
     """Return a line of /proc/self/status in kB: VmRSS is the memory in use, VmHWM the largest one so far.
 
-    NaN if there is no such line, as in some containers.
+    NaN if there is no such file or line, as in some containers.
     """
-    text = Path("/proc/self/status").read_text(encoding="utf-8")
+    file = Path("/proc/self/status")
+    text = file.read_text(encoding="utf-8") if file.exists() else ""
     return float((text.partition(f"{name}:")[2].split() or ["nan"])[0])
 
 

@@ -66,12 +66,12 @@ class LayerReport:
         return ", ".join(f"{level * self.scales[0]:+.4g}" if level else "0" for level in self.levels)
 
 
-def check_net(net: object, name: str = "net") -> None:
+def check_net(net: object, name: str = "net", needs_values: bool = True) -> None:
     """Check that the argument `name` is a net whose parameters all have a shape.
 
     Raises:
-        CourseError: If it is something else, if it has lazy layers that have not seen an image yet, or if it is on the
-            device meta.
+        CourseError: If it is something else, if it has lazy layers that have not seen an image yet, or if its values
+            are needed, and it is on the device meta, which stores none.
     """
     check_type(name, net, nn.Module, "a torch.nn.Module")
     tensors = (*net.named_parameters(), *net.named_buffers())
@@ -81,7 +81,7 @@ def check_net(net: object, name: str = "net") -> None:
             f"{lazy[0]} of the net has no shape yet, because its layer is lazy: pass images through the net once, such "
             "as net(torch.zeros(2, 3, 32, 32)), or replace the layer with one that is not lazy."
         )
-    for key, tensor in tensors:
+    for key, tensor in tensors if needs_values else ():
         check_values(f"{key} of {name}", tensor)
 
 

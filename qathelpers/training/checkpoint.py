@@ -110,7 +110,7 @@ def load_with_config(path: str | Path, net: nn.Module | None = None) -> tuple[nn
     if net is not None and not isinstance(net, nn.Module):
         raise ValueError(f"net is a {type(net).__name__}: pass a torch.nn.Module, or leave it out")
     if net is not None:
-        weights.check_net(net)
+        weights.check_net(net, needs_values=False)
     tensors, header = _read(path, foreign=net is not None)
     config, is_given = header["config"], net is not None
     if net is None:

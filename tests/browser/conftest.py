@@ -19,7 +19,6 @@ import pytest
 from ..conftest import SETTINGS
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
-OFFLINE = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update")
 PATIENCE = 300_000  # milliseconds for each step: a busy machine is not a fault
 THEMES = ("JupyterLab Light", "JupyterLab Dark")
 WIDTHS = (1400, 900, 600)
@@ -88,18 +87,6 @@ def wait_for(address, process, log):
         except OSError:
             time.sleep(0.5)
     pytest.fail(f"JupyterLab did not start: {log.read_text(encoding='utf-8')[-2000:]}")
-
-
-@pytest.fixture(scope="session")
-def browser():
-    sync_api = pytest.importorskip("playwright.sync_api", reason="needs `pip install playwright`")
-    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if chromium is None:
-        pytest.skip("needs Chromium, such as Debian's package of that name")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=OFFLINE)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")

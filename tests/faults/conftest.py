@@ -43,7 +43,7 @@ def runs(trained, monkeypatch):
 
 def contents(folder):
     """Return the bytes of all files in `folder`, by path, except for locks and the names of who holds them."""
-    paths = [path for path in folder.rglob("*") if path.is_file() and ".lock" not in path.suffixes]
+    paths = [path for path in folder.rglob("*") if path.is_file() and "lock" not in path.name.split(".")]
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
 
 

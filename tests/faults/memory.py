@@ -6,7 +6,6 @@ course. Linux counts it, so the numbers of other systems are not comparable.
 
 import multiprocessing
 import os
-import resource
 import tempfile
 import time
 from dataclasses import dataclass
@@ -243,6 +242,8 @@ CASES = {
 
 def measure(title, path, pipe):
     """Open a file in a process that was forked; send the memory in MB, the seconds, and what was said."""
+    import resource  # Windows has no such module
+
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     size = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (size + ALLOWED, size + ALLOWED))
