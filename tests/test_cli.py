@@ -128,6 +128,7 @@ def test_export_has_an_option_for_each_format():
     assert set(cli.EXPORT_FORMATS) == set(export.FORMATS)
 
 
+needs_openvino = pytest.mark.skipif(not openvino_export.available(), reason="needs pip install -e '.[deploy]'")
 needs_deploy = pytest.mark.skipif(bool(onnx_export.missing()), reason="needs pip install -e '.[deploy]'")
 
 
@@ -138,6 +139,19 @@ def test_export_writes_a_recorded_net_in_c(call, images, tmp_path, monkeypatch):
     assert result.exit_code == 0, result.output
     found = c.run_c(tmp_path / "TernaryNN-lenet.c", images)
     assert torch.allclose(found, predict(recorded_net("TernaryNN", "lenet"), images), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("format", "existing"), [("c", "net.c"), pytest.param("openvino", "net.bin", marks=needs_openvino)]
+)
+def test_export_keeps_a_file_that_exists_unless_it_is_told_to_replace_it(call, tmp_path, format, existing):
+    path, out = tmp_path / existing, tmp_path / ("net.c" if format == "c" else "net.xml")
+    path.write_text("mine", encoding="utf-8")
+    arguments = ("export", "TernaryNN", "--arch", "lenet", "--format", format, "-o", str(out))
+    refused = call(*arguments)
+    assert refused.exit_code == 1 and existing in refused.output and "--overwrite" in refused.output
+    assert [file.name for file in tmp_path.glob("net.*")] == [existing] and path.read_text("utf-8") == "mine"
+    assert call(*arguments, "--overwrite").exit_code == 0 and path.read_bytes() != b"mine"
 
 
 @needs_deploy

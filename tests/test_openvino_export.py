@@ -369,6 +369,10 @@ def test_a_saved_pair_is_loaded_and_other_pairs_are_refused(tmp_path):
     path.write_bytes(b"\x00\xff" * 50)
     with pytest.raises(CourseError, match=r"net\.xml"):
         openvino_export.load(path)
+    text = (tmp_path / "other.xml").read_text(encoding="utf-8").replace('type="Convolution"', 'type="Nothing"')
+    (tmp_path / "other.xml").write_text(text, encoding="utf-8")
+    with pytest.raises(CourseError, match=r"other\.xml"):
+        openvino_export.load(tmp_path / "other.xml")
 
 
 @needs_openvino

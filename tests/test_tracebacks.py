@@ -22,6 +22,12 @@ def read(path):
 
 def call(function):
     return function()
+
+def forward(net):
+    try:
+        return net()
+    except Exception as error:
+        raise CourseError(f"the net cannot be used ({error})") from error
 """
 
 
@@ -35,11 +41,13 @@ def run(monkeypatch, tmp_path):
     InteractiveShell.clear_instance()
     shell, shown = InteractiveShell.instance(), []
     monkeypatch.setattr(shell, "_showtraceback", lambda kind, error, lines: shown.append((kind, plain(lines))))
-    course, file = {"__name__": "qathelpers.x"}, tmp_path / "qathelpers" / "x.py"
+    course, file = {"__name__": "qathelpers.x", "CourseError": errors.CourseError}, tmp_path / "qathelpers" / "x.py"
     file.parent.mkdir()
     file.write_text(COURSE, encoding="utf-8")  # a traceback shows its lines
     exec(compile(COURSE, file, "exec"), course)  # noqa: S102
-    shell.push({name: course[name] for name in ("load", "read", "call")} | {"CourseError": errors.CourseError})
+    shell.push(
+        {name: course[name] for name in ("load", "read", "call", "forward")} | {"CourseError": errors.CourseError}
+    )
     tracebacks.show_sentences()
 
     def run(cell):
@@ -92,6 +100,11 @@ def test_a_mistake_keeps_its_traceback(run, cell, name):
 def test_a_mistake_in_a_callback_shows_the_line_of_the_callback(run):
     _, text = run("def callback():\n    load(CourseError('do this'))\ncall(callback)")
     assert "call(callback)" in text and "load(CourseError('do this'))" in text and "raise error" not in text
+
+
+def test_a_mistake_that_the_course_reports_as_its_own_error_shows_its_line(run):
+    _, text = run("def net():\n    table = {'a': 1}\n    return table['b']\nforward(net)")
+    assert "KeyError" in text and "return table['b']" in text and "the net cannot be used" in text
 
 
 def test_tb_shows_all_of_it(run):

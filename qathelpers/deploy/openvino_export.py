@@ -196,8 +196,13 @@ def load(
     _check_pair(path, weights_path)
     import openvino
 
-    model = openvino.Core().read_model(path)
-    model.reshape([batch, *list(model.input(0).shape)[1:]])
+    try:
+        model = openvino.Core().read_model(path)
+        model.reshape([batch, *list(model.input(0).shape)[1:]])
+    except Exception as error:  # the exceptions of OpenVINO have no common class
+        raise_if_of_the_machine(error)
+        reason = str(error).strip().splitlines()[-1:] or [type(error).__name__]
+        raise CourseError(f"OpenVINO cannot read {path} ({reason[0].rstrip('.')}): save the net again.") from error
     return _compile(model, threads, precision)
 
 
