@@ -23,6 +23,12 @@ def read(path):
 def call(function):
     return function()
 
+def parse(text):
+    try:
+        return pathlib.Path(text).read_bytes()
+    except OSError as error:
+        raise CourseError(f"{text} is missing: do this") from error
+
 def forward(net):
     try:
         return net()
@@ -46,7 +52,8 @@ def run(monkeypatch, tmp_path):
     file.write_text(COURSE, encoding="utf-8")  # a traceback shows its lines
     exec(compile(COURSE, file, "exec"), course)  # noqa: S102
     shell.push(
-        {name: course[name] for name in ("load", "read", "call", "forward")} | {"CourseError": errors.CourseError}
+        {name: course[name] for name in ("load", "read", "parse", "call", "forward")}
+        | {"CourseError": errors.CourseError}
     )
     tracebacks.show_sentences()
 
@@ -69,6 +76,7 @@ SENTENCES = {
     "load(OSError(28, 'No space left on device', '/x/y'))": "/x/y",
     "load(UnicodeEncodeError('ascii', 'L\\u00e4ufe', 1, 2, 'no'))": "PYTHONUTF8",
     "read('no such file')": "no such file",
+    "parse('no such file')": "do this",
 }
 
 

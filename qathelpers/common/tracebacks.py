@@ -36,32 +36,28 @@ def _show(
     shell: Any, kind: type, error: BaseException, trace: TracebackType, tb_offset: int | None = None
 ) -> list[str] | None:
     text, kept = sentence(error), _up_to_the_reader(trace)
-    if text is None or kept is None or _is_a_mistake_of_the_reader(error.__cause__):
+    if text is None or kept is None or _comes_from_the_reader(error):
         shell.showtraceback((kind, error, trace), tb_offset=tb_offset)
         return
     shell.showtraceback((CourseError, CourseError(text), kept), tb_offset=tb_offset)
     sys.last_type, sys.last_value, sys.last_traceback = kind, error, trace  # for %tb and %debug
 
 
-def _is_a_mistake_of_the_reader(cause: BaseException | None) -> bool:
-    """Return whether an error is from the reader's own code that the course has called, such as the forward of a net.
+def _comes_from_the_reader(error: BaseException) -> bool:
+    """Return whether the reader's own code, such as the forward of a net, caused an error that the course then raised.
 
-    Only its whole traceback says in which line.
+    Only the whole traceback says in which line.
     """
-    return cause is not None and cause.__traceback__ is not None and _up_to_the_reader(cause.__traceback__) is None
+    while (error := error.__cause__) is not None:
+        steps = _without_libraries(error.__traceback__)
+        if steps and not _is_of_the_course(steps[-1].tb_frame):
+            return True
+    return False
 
 
 def _up_to_the_reader(trace: TracebackType) -> TracebackType | None:
-    """Return the part of a traceback that ends with the reader's own line; None if that line raised the error itself.
-
-    Libraries do not count: an error raised in a library belongs to the code that called the library.
-    """
-    steps, step = [], trace
-    while step is not None:
-        steps.append(step)
-        step = step.tb_next
-    while steps and _is_of_a_library(steps[-1].tb_frame):
-        steps.pop()
+    """Return a traceback up to the reader's own line; None if that line raised the error itself."""
+    steps = _without_libraries(trace)
     if not steps or not _is_of_the_course(steps[-1].tb_frame):
         return None
     while steps and (_is_of_the_course(steps[-1].tb_frame) or _is_of_a_library(steps[-1].tb_frame)):
@@ -70,6 +66,20 @@ def _up_to_the_reader(trace: TracebackType) -> TracebackType | None:
     for step in reversed(steps):
         kept = TracebackType(kept, step.tb_frame, step.tb_lasti, step.tb_lineno)
     return kept
+
+
+def _without_libraries(trace: TracebackType | None) -> list[TracebackType]:
+    """Return the steps of a traceback up to the last one that is not in a library.
+
+    An error raised in a library belongs to the code that called the library.
+    """
+    steps = []
+    while trace is not None:
+        steps.append(trace)
+        trace = trace.tb_next
+    while steps and _is_of_a_library(steps[-1].tb_frame):
+        steps.pop()
+    return steps
 
 
 def _is_of_the_course(frame: FrameType) -> bool:
