@@ -339,7 +339,7 @@ def export_command(
     name = Path(net).stem if is_file else f"{run_name(net, seed)}-{arch}"
     path = out or Path(f"{name}-{format}.onnx" if kind.suffix == ".onnx" else name + kind.suffix)
     export.check(format, path, floats=floats, fast=fast, batch=batch)
-    for file in (path, path.with_suffix(".bin")) if format == "openvino" else (path,):
+    for file in export.files_of(format, path):
         if file.exists() and not overwrite:
             raise CourseError(f"{file} exists already: name another file with -o, or replace it with --overwrite.")
     config = checkpoint.read_config(net) if is_file else {"data": "cifar10"}

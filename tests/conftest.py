@@ -1,7 +1,6 @@
 """Each test starts without the user's settings and with its own folders for the cache and for runs."""
 
 import os
-import shutil
 from collections import Counter
 
 import pytest
@@ -34,7 +33,6 @@ def pytest_terminal_summary(terminalreporter):
         terminalreporter.write_line(f"random inputs tried (seed {SEED}): {counts}")
 
 
-OFFLINE = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update")
 SETTINGS = {name: value for name, value in os.environ.items() if name.startswith("QAT_")}
 
 
@@ -98,10 +96,12 @@ def registered(monkeypatch):
 def browser():
     """One Chromium for all tests of a process: Playwright can be started only once in it."""
     sync_api = pytest.importorskip("playwright.sync_api", reason="needs `pip install playwright`")
-    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if chromium is None:
+    from tools.demo_times import OFFLINE, chromium  # not at the top: most tests need no browser
+
+    path = chromium()
+    if path is None:
         pytest.skip("needs Chromium, such as Debian's package of that name")
     with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=OFFLINE)
+        browser = playwright.chromium.launch(executable_path=path, args=OFFLINE)
         yield browser
         browser.close()

@@ -1,15 +1,6 @@
 """What tests ask about the processes that they have started."""
 
-import socket
-
 import psutil
-
-
-def free_port():
-    """Return the number of a port of this machine on which nobody listens."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def family(pid):

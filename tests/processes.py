@@ -6,6 +6,7 @@ spawned: Windows cannot fork, and libraries of macOS can crash in a forked proce
 
 import multiprocessing
 import os
+import socket
 import sys
 
 from torch.multiprocessing import ProcessContext, start_processes
@@ -31,3 +32,10 @@ def enter(rank, environment, function, arguments):
     os.environ.clear()  # a forked process has the environment of the one that it was forked from
     os.environ.update(environment)
     function(rank, *arguments)
+
+
+def free_port():
+    """Return the number of a port of this machine on which nobody listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]

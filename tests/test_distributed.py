@@ -25,12 +25,6 @@ from . import processes
 pytestmark = pytest.mark.skipif(not torch.distributed.is_available(), reason="this PyTorch has no torch.distributed")
 
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 def enter(rank, size, port, task, *arguments):
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(size), "LOCAL_RANK": str(rank)}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
@@ -41,7 +35,7 @@ def enter(rank, size, port, task, *arguments):
 
 def together(size, task, *arguments, method=processes.METHOD):
     """Run `task` in `size` processes of one group."""
-    processes.run(size, enter, size, free_port(), task, *arguments, method=method)
+    processes.run(size, enter, size, processes.free_port(), task, *arguments, method=method)
 
 
 def never(device):
@@ -151,7 +145,13 @@ def ranks_of(pid):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="finds the processes with pgrep")
 def test_when_one_process_dies_all_end_and_the_run_is_kept(tmp_path):
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", f"--master_port={free_port()}"]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc_per_node=2",
+        f"--master_port={processes.free_port()}",
+    ]
     command += ["-m", "qathelpers", "train", "-n", "500", "--name", "BinaryNN", "--arch", "lenet"]
     settings = {"QAT_DATA": "shapes", "QAT_MAX_IMAGES": "400", "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(

@@ -17,7 +17,7 @@ from qathelpers.results import sweep
 from qathelpers.training import History
 
 pytest.importorskip("distributed", reason="needs pip install -e '.[sweep]'")
-from .listeners import free_port  # needs psutil, which comes with distributed
+from .processes import free_port
 
 SETTINGS = {"QAT_DATA": "shapes", "QAT_MAX_IMAGES": "300", "OMP_NUM_THREADS": "1"}
 

@@ -45,20 +45,25 @@ def in_node(program: bytes) -> float:
         return json.loads(subprocess.check_output([node, "time.js", "net.wasm"], cwd=folder, text=True))
 
 
+def chromium() -> str | None:
+    """Return the path of Chromium or Chrome, or None if neither is installed."""
+    return next(filter(None, map(shutil.which, CHROMIUM)), None)
+
+
 def in_chromium(page: Path, names: tuple[str, ...] = demo.NETS) -> dict[str, float]:
     """Return what a page of `demo.build` measures in headless Chromium: milliseconds per image, by net.
 
     The result is empty without Chromium, or without the package playwright.
     """
-    chromium = next(filter(None, map(shutil.which, CHROMIUM)), None)
+    path = chromium()
     try:
         from playwright.sync_api import sync_playwright
     except ImportError:
         return {}
-    if chromium is None:
+    if path is None:
         return {}
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=OFFLINE)
+        browser = playwright.chromium.launch(executable_path=path, args=OFFLINE)
         found = browser.new_page()
         found.goto(page.resolve().as_uri())
         measured = "[...document.querySelectorAll('article')].every(card => card.dataset.milliseconds)"
@@ -77,9 +82,9 @@ def measure(arch: str = "convnet", names: tuple[str, ...] = demo.NETS) -> pd.Dat
     """
     programs = {name: demo.compile_net(recorded_net(name, arch)) for name in names}
     with tempfile.TemporaryDirectory() as folder:
-        chromium = in_chromium(demo.build(Path(folder) / "index.html", arch, names), names)
+        in_browser = in_chromium(demo.build(Path(folder) / "index.html", arch, names), names)
     rows = {
-        name: {"kB": len(program) / 1000, "ms in Node.js": in_node(program), "ms in Chromium": chromium.get(name)}
+        name: {"kB": len(program) / 1000, "ms in Node.js": in_node(program), "ms in Chromium": in_browser.get(name)}
         for name, program in programs.items()
     }
     return pd.DataFrame(rows, dtype=float).T.rename_axis("net")

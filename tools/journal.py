@@ -84,10 +84,15 @@ def _restore(journal: Path) -> list[Path]:
     for name, content in contents.items():
         path = journal.parent / name.removeprefix(OLD).removeprefix(MISSING)
         remove_leftovers(path)
-        if name.startswith(MISSING):
-            path.unlink(missing_ok=True)
-        elif not path.exists() or path.read_bytes() != content:
-            write_atomically(path, lambda file, content=content: file.write_bytes(content))
+        put_back(path, None if name.startswith(MISSING) else content)
         paths.append(path)
     journal.unlink()
     return paths
+
+
+def put_back(path: Path, content: bytes | None) -> None:
+    """Give a file its old content, unless it still has it; None if there was no file."""
+    if content is None:
+        path.unlink(missing_ok=True)
+    elif not path.exists() or path.read_bytes() != content:
+        write_atomically(path, lambda file: file.write_bytes(content))

@@ -156,10 +156,7 @@ def restored_on_error(paths: list[Path]) -> Iterator[None]:
         yield
     except BaseException:
         for path, content in before.items():
-            if content is None:
-                path.unlink(missing_ok=True)
-            elif path.read_bytes() != content:
-                write_atomically(path, lambda file, content=content: file.write_bytes(content))
+            journal.put_back(path, content)
         raise
 
 

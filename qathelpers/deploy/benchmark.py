@@ -7,7 +7,7 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -152,7 +152,8 @@ def accuracies(dataset: Dataset, arch: str = "convnet") -> pd.Series:
     with _folder() as folder:
         calibration = dataset.train_images[:CALIBRATION]
         backends = _backends(arch, TEST_BATCH, torch.get_num_threads(), Path(folder), calibration)
-        known = {name: backend for name, backend in backends.items() if is_recorded(backend.net, arch)}
+        recorded = {net for net in {backend.net for backend in backends.values()} if _recorded(net, arch) is not None}
+        known = {name: backend for name, backend in backends.items() if backend.net in recorded}
         for part, expected in zip(images[:count].split(TEST_BATCH), labels[:count].split(TEST_BATCH), strict=True):
             for name, backend in known.items():
                 correct[name] = correct.get(name, 0) + (backend.run(part).argmax(1) == expected).sum().item()
@@ -321,19 +322,18 @@ def _refusable() -> Iterator[None]:
 
 def net_of(name: str, arch: str) -> nn.Module:
     """Return the recorded net or, if there is none, an untrained one, which has the same size and speed."""
+    net = _recorded(name, arch)
+    return build(name, arch).eval() if net is None else net
+
+
+def _recorded(name: str, arch: str) -> nn.Module | None:
+    """Return the recorded net; None if there is none."""
     try:
         return recorded_net(name, arch)
     except Unreadable:
         raise
     except CourseError:
-        return build(name, arch).eval()
-
-
-def is_recorded(name: str, arch: str) -> bool:
-    """Return whether the course has the weights of this net."""
-    with suppress(CourseError):
-        return bool(recorded_net(name, arch))
-    return False
+        return None
 
 
 def in_pytorch(net: nn.Module, bf16: bool = False) -> Forward:

@@ -67,9 +67,13 @@ def check(format: str, path: Path, **options: bool | int | None) -> None:
     if suffix == ".onnx":
         onnx_export.check_packages()
     check_writable(path.parent)
-    check_replaceable(path)
-    if format == "openvino":
-        check_replaceable(path.with_suffix(".bin"))
+    for file in files_of(format, path):
+        check_replaceable(file)
+
+
+def files_of(format: str, path: Path) -> tuple[Path, ...]:
+    """Return all files that an export to `path` writes."""
+    return (path, path.with_suffix(".bin")) if format == "openvino" else (path,)
 
 
 def export(

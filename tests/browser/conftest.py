@@ -5,7 +5,6 @@ import json
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ import nbformat
 import pytest
 
 from ..conftest import SETTINGS
+from ..processes import free_port
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 PATIENCE = 300_000  # milliseconds for each step: a busy machine is not a fault
@@ -30,12 +30,6 @@ class Server:
 
     address: str
     folder: Path
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def write_settings(folder):

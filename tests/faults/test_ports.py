@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("distributed", reason="needs pip install -e '.[sweep]'")
-from ..listeners import family, free_port, listening  # needs psutil, which comes with distributed
+from ..listeners import family, listening  # needs psutil, which comes with distributed
+from ..processes import free_port
 
 pytestmark = [
     pytest.mark.slow,
